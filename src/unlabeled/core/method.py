@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -192,6 +193,11 @@ class Method(nn.Module):
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Weights and configuration in the common (Hugging Face) layout, or None where there is none."""
         return None
+
+    @classmethod
+    def opens(cls, folder: Path) -> bool:
+        """Whether a folder (without a run around it) is in the common layout of this method."""
+        return False
 
     @classmethod
     def from_pretrained(cls, folder: Any) -> Method:
