@@ -79,10 +79,10 @@ class Trainer:
         self.precision: Precision = precision(settings.precision)
         self.loader = Loader(store, seed=settings.seed, batch=config.batch, rank=rank(), world=world())
         self.tokens_per_example = store.window or 0
-        self.clock = Clock()
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.flops = 0.0
         self.flops_per_step = 0.0
+        self.clock = self._clock(0, 0, 0)
         self.stop_signal: int | None = None
 
     # ---- one step ------------------------------------------------------------------------------------------------
@@ -234,13 +234,16 @@ class Trainer:
 
     def _advance(self) -> None:
         clock, batch = self.clock, self.method.config.batch
-        step = clock.step + 1
-        examples, tokens = clock.examples + batch, clock.tokens + batch * self.tokens_per_example
         self.flops += self.flops_per_step
+        tokens = clock.tokens + batch * self.tokens_per_example
+        self.clock = self._clock(clock.step + 1, clock.examples + batch, tokens)
+
+    def _clock(self, step: int, examples: int, tokens: int) -> Clock:
+        """The clock after so much has been done, as a share of this run's budget."""
         spent = {"steps": step, "examples": examples, "tokens": tokens, "seconds": self.seconds, "flops": self.flops}
         progress = min(1.0, spent[self.budget.unit] / self.budget.amount)
-        steps = max(step, round(step / progress)) if progress else step
-        self.clock = Clock(step, steps, examples, tokens, examples / len(self.store), progress)
+        steps = max(step, round(step / progress)) if progress else max(1, step)
+        return Clock(step, steps, examples, tokens, examples / len(self.store), progress)
 
     def _done(self, step_seconds: float) -> bool:
         if self.budget.unit == "seconds":
@@ -283,8 +286,9 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         facts = checkpoint.restore(path, self.method, self.parts, self.average)
-        self.clock = Clock(**facts["clock"])
         self.seconds, self.flops = facts["seconds"], facts["flops"]
+        saved = Clock(**facts["clock"])  # its progress is of the budget then, which may have been made longer
+        self.clock = self._clock(saved.step, saved.examples, saved.tokens)
         self.flops_per_step = self.flops_per_step or facts["flops_per_step"]
 
     def final_state(self) -> dict[str, Tensor]:

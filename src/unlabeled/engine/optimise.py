@@ -134,7 +134,8 @@ def _build(plan: OptimizerPlan, named: Mapping[str, nn.Parameter]) -> list[Optim
         kind = torch.optim.AdamW if plan.algorithm == "adamw" else torch.optim.Adam
         return [kind(groups(named, {}), lr=lr, fused=True, **options)]
     if plan.algorithm == "sgd":
-        return [torch.optim.SGD(groups(named, {}), lr=lr, fused=True, **options)]
+        # torch has no sharding rule for the fused SGD kernel.
+        return [torch.optim.SGD(groups(named, {}), lr=lr, fused=world() == 1, **options)]
     if plan.algorithm == "lars":
         return [LARS(groups(named, {"adapt": False}), lr=lr, **options)]
     if plan.algorithm == "adafactor":

@@ -42,7 +42,7 @@ class Run:
             self.config["system"]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
-                f"{path} is not a run folder (it has no config.json of a run); runs lie where `--out` said, or under runs/."
+                f"{path} is not a run folder (no config.json of a run); runs lie where --out said, or in runs/."
             ) from None
 
     @classmethod
