@@ -1,0 +1,241 @@
+"""What every method must do, run over everything that is found in `methods/`."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.contract.made import losses, source_for, tiny, trainer
+from tests.parallel.processes import on_processes
+from unlabeled.core import catalogue
+from unlabeled.core.clock import Clock
+from unlabeled.core.config import from_dict, resolve, to_dict
+from unlabeled.core.method import CAPABILITIES, capabilities
+from unlabeled.data.store import build
+from unlabeled.engine.launch import hand_on, handed_on
+from unlabeled.engine.optimise import parts_of
+
+METHODS = catalogue.methods()
+HERE = Path(__file__).parent
+every = pytest.mark.parametrize("name", METHODS)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLABELED_CACHE", str(tmp_path / "cache"))
+
+
+def collated(method, name, count=8):
+    store = build(source_for(type(method)), method)
+    return method.collate(store.batch(np.arange(min(count, len(store)))))
+
+
+def transformed(method, name, seed=0):
+    torch.manual_seed(seed)
+    return method.transform(collated(method, name), Clock())
+
+
+@every
+def test_it_has_a_paper_a_tiny_variant_and_tests_of_its_own(name):
+    kind = catalogue.method(name)
+    assert kind.paper.title and kind.paper.authors and kind.paper.year > 1950
+    assert "tiny" in kind.variants
+    assert (HERE.parent / "methods" / f"test_{name}.py").exists()
+    assert (kind.__doc__ or "").strip() and capabilities(kind)
+
+
+@every
+def test_its_configurations_round_trip_and_its_fields_are_documented(name):
+    kind = catalogue.method(name)
+    for variant in (None, *kind.variants):
+        config = resolve(kind, variant)
+        assert from_dict(kind.Config, to_dict(config)) == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.batch = 3
+
+
+@every
+def test_its_variants_can_be_built_without_memory(name):
+    kind = catalogue.method(name)
+    spec = kind.measure(resolve(kind, "tiny"), source_for(kind))
+    for variant in kind.variants:
+        with torch.device("meta"):
+            method = kind(resolve(kind, variant), spec)
+        assert sum(p.numel() for p in method.parameters()) > 0
+
+
+@every
+def test_its_loss_is_finite_repeatable_and_without_side_effects(name):
+    method = tiny(name).train()
+    batch = transformed(method, name)
+    for part, part_batch in method.updates(batch, Clock()):
+        state = copy.deepcopy(method.state_dict())
+        kept = {k: v.clone() for k, v in part_batch.items()}
+        values = []
+        for _ in range(2):
+            method.load_state_dict(state)  # batch statistics may move; everything else may not
+            torch.manual_seed(5)
+            values.append(method.loss(part_batch, part, Clock()).loss)
+        assert values[0].isfinite() and values[0].shape == () and values[0].dtype == torch.float32
+        assert torch.equal(values[0], values[1])
+        assert all(torch.equal(kept[k], part_batch[k]) for k in kept)
+        moved = {k for k, v in method.state_dict().items() if not torch.equal(v, state[k])}
+        assert all(k.endswith(("running_mean", "running_var", "batches")) for k in moved)
+
+
+@every
+def test_gradient_reaches_every_weight_of_a_part(name):
+    method = tiny(name).train()
+    for network in method.networks().values():  # outputs that start at zero hide what lies below them
+        for p in network.parameters():
+            if p.ndim > 1 and not p.any():
+                torch.nn.init.normal_(p, std=0.02)
+    parts = parts_of(method)
+    for part, part_batch in method.updates(transformed(method, name), Clock()):
+        method.zero_grad()
+        method.loss(part_batch, part, Clock()).loss.backward()
+        without = [n for n, p in parts[part].named.items() if p.grad is None or not p.grad.any()]
+        assert not without
+
+
+@every
+def test_a_step_moves_the_weights_of_its_part_and_no_frozen_ones(name, tmp_path):
+    t = trainer(name, tmp_path / "run", budget="1steps")
+    before = {n: p.clone() for n, p in t.method.named_parameters()}
+    t._start()
+    t.step()
+    for n, p in t.method.named_parameters():
+        trained = any(n in part.named for part in t.parts.values())
+        assert trained or torch.equal(p, before[n]), n
+
+
+@every
+def test_the_same_seed_gives_the_same_views_and_another_seed_others(name):
+    method = tiny(name)
+    one, same, other = (transformed(method, name, seed) for seed in (0, 0, 1))
+    assert all(torch.equal(one[k], same[k]) for k in one)
+    plain = collated(method, name)
+    if set(plain) != set(one):  # a method without random views returns its batch as it is
+        assert any(not torch.equal(one[k], other[k]) for k in one)
+
+
+@every
+def test_microbatches_change_nothing_unless_examples_are_coupled(name, tmp_path):
+    if catalogue.method(name).couples:
+        with pytest.raises(Exception, match="--microbatches 1"):
+            trainer(name, tmp_path / "2", microbatches=2)
+        return
+    for pieces in (1, 2):
+        trainer(name, tmp_path / str(pieces), microbatches=pieces).train()
+    for a, b in zip(losses(tmp_path / "1"), losses(tmp_path / "2")):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+
+
+@every
+def test_a_resumed_run_ends_with_the_very_same_weights(name, tmp_path):
+    whole = trainer(name, tmp_path / "whole")
+    whole.train()
+    cut = trainer(name, tmp_path / "cut")
+
+    def observer(row):
+        if row.get("step") == 5:
+            raise RuntimeError("killed")
+
+    cut.observers = [observer]
+    with pytest.raises(RuntimeError, match="killed"):
+        cut.train()
+    again = trainer(name, tmp_path / "cut")
+    again.train()
+    got = again.final_state()
+    for key, value in whole.final_state().items():
+        assert torch.equal(value, got[key]), key
+
+
+@every
+def test_what_is_handed_on_is_read_back(name, tmp_path):
+    method = tiny(name).eval()
+    hand_on(method, name, tmp_path / "model")
+    system, read = handed_on(tmp_path / "model")
+    assert system == name and type(read) is type(method) and read.config == method.config
+    mine = dict(method.named_parameters())
+    for key, value in read.named_parameters():
+        assert torch.equal(value, mine[key]), key
+
+
+@every
+def test_its_capabilities_return_what_they_promise(name):
+    method = tiny(name).eval()
+    batch = collated(method, name, 4)
+    n = len(next(iter(batch.values())))
+    offered = capabilities(method)
+    assert set(offered) <= set(CAPABILITIES)
+    with torch.no_grad():
+        if "embed" in offered:
+            features = method.embed(batch)
+            assert features.ndim == 2 and len(features) == n and features.dtype == torch.float32
+            torch.testing.assert_close(method.embed({k: v[:1] for k, v in batch.items()}), features[:1])
+        if "embed_locally" in offered:
+            assert method.embed_locally(batch).ndim == 3
+        if "score" in offered:
+            scores = method.score(batch)
+            assert scores.shape == (n,) and scores.isfinite().all()
+            assert torch.equal(scores, method.score(batch))
+        if "sample" in offered:
+            torch.manual_seed(0)
+            one = method.sample(2, condition=None, steps=3, guidance=None)
+            torch.manual_seed(0)
+            two = method.sample(2, condition=None, steps=3, guidance=None)
+            for key, value in one.items():
+                assert len(value) == 2
+                if key == "image":
+                    size, channels = method.spec.image_size, method.spec.channels
+                    assert value.shape == (2, size, size, channels) and value.dtype == torch.uint8
+                    assert torch.equal(value, two[key])
+                else:
+                    assert all(isinstance(t, str) for t in value) and value == two[key]
+
+
+@every
+def test_the_loss_falls_on_made_data(name, tmp_path):
+    trainer(name, tmp_path / "run", budget="40steps", save_every="1000steps").train()
+    values = [row["loss"] for row in losses(tmp_path / "run")]
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
+
+
+def _on_two(folder: Path) -> None:
+    for name in METHODS:
+        trainer(name, folder / name).train()
+        trainer(name, folder / f"{name}-half", budget="3steps").train()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("UNLABELED_CACHE", str(folder / "cache"))
+    on_processes(2, _on_two, folder)
+    yield folder
+    patch.undo()
+
+
+@every
+def test_two_processes_give_the_losses_of_one(name, two, tmp_path):
+    trainer(name, tmp_path / "one").train()
+    ones, twos = losses(tmp_path / "one"), losses(two / name)
+    assert len(ones) == len(twos) == 6
+    for a, b in zip(ones, twos):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+
+
+@every
+def test_one_process_goes_on_with_what_two_saved(name, two):
+    again = trainer(name, two / f"{name}-half")
+    again.train()
+    # The schedule of the shorter run was another; that it goes on from there with finite losses is what counts.
+    rows = losses(two / f"{name}-half")
+    assert len(rows) == 6 and all(np.isfinite(v) for row in rows for v in row.values())
