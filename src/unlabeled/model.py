@@ -17,7 +17,7 @@ from unlabeled.core.method import Method, capabilities
 from unlabeled.data.source import Source
 from unlabeled.data.sources import source as open_source
 from unlabeled.data.store import Store, build
-from unlabeled.engine.launch import handed_on
+from unlabeled.engine.launch import at_checkpoint, handed_on
 from unlabeled.engine.record import Run
 from unlabeled.parallel.world import device
 
@@ -106,7 +106,7 @@ def load(path: str | Path) -> Model:
     """Open a run folder, an exported model, or a folder in the Hugging Face layout. Executes nothing of it.
 
     Raises:
-        UserError: where the folder is none of these, or the run has not come to a model yet.
+        UserError: where the folder is none of these, or the run has no checkpoint yet.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -115,8 +115,8 @@ def load(path: str | Path) -> Model:
         return Model(*handed_on(folder))
     if (folder / "status.json").exists():
         run = Run(folder)
-        if not (folder / "model" / "unlabeled.json").exists():
-            raise UserError(f"{folder} has not come to a model yet; finish it with: unlabeled resume {folder}")
+        if not (folder / "model" / "unlabeled.json").exists():  # killed, or still going on
+            return Model(run.config["system"], at_checkpoint(run), run)
         return Model(*handed_on(folder / "model"), run=run)
     for system in catalogue.methods():
         kind = catalogue.method(system)

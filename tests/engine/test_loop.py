@@ -190,3 +190,14 @@ def test_the_log_row_measures_speed_and_memory(tmp_path):
     assert row["items_per_second"] > 0 and 0 < row["ceiling_share"] < 1
     assert row["flops_per_second"] > 0 and row["memory_bytes"] > 2**20 and row["examples"] == 12 * 16
     assert row["lr"] == pytest.approx(0.0, abs=1e-2) and row["gradient_norm"] > 0
+
+
+def test_a_checkpoint_alone_gives_the_averaged_weights(tmp_path):
+    t = trainer(tmp_path / "run", TOYS["Teacher"], ToyConfig(average=0.9))
+    t.train()
+    path, _ = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    fresh = trainer(tmp_path / "other", TOYS["Teacher"], ToyConfig(average=0.9)).method
+    assert path is not None
+    checkpoint.weights(path, fresh)
+    expected = t.final_state()
+    assert all(torch.equal(v, expected[k]) for k, v in fresh.state_dict().items())

@@ -23,7 +23,7 @@ from unlabeled.engine.optimise import Part
 from unlabeled.parallel.shard import local
 from unlabeled.parallel.world import rank, together, world
 
-__all__ = ["latest", "restore", "save"]
+__all__ = ["latest", "restore", "save", "weights"]
 
 
 def save(
@@ -96,6 +96,21 @@ def restore(path: Path, method: Method, parts: dict[str, Part], average: dict[st
         warnings.simplefilter("ignore")
         dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=world() == 1)
     return facts
+
+
+def weights(path: Path, method: Method) -> None:
+    """Fill a method in place with the weights of a checkpoint alone, the averaged ones where there are any."""
+    import torch.distributed.checkpoint as dcp
+
+    wanted: dict[str, Any] = dict(_weights(method))
+    if method.config.average:
+        wanted |= {f"average.{n}": torch.empty_like(p) for n, p in method.named_parameters() if p.requires_grad}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=True)
+        for name, p in method.named_parameters():
+            if f"average.{name}" in wanted:
+                p.copy_(wanted[f"average.{name}"])
 
 
 def _weights(method: Method) -> dict[str, Tensor]:

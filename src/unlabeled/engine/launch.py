@@ -24,11 +24,12 @@ from unlabeled.core.method import Method
 from unlabeled.data.source import Source, write_quarantine
 from unlabeled.data.sources import source as open_source
 from unlabeled.data.store import build
+from unlabeled.engine import checkpoint
 from unlabeled.engine.loop import Observer, Settings, Trainer
 from unlabeled.engine.record import Run
 from unlabeled.parallel.world import rank, started, together, world
 
-__all__ = ["hand_on", "handed_on", "resume", "train"]
+__all__ = ["at_checkpoint", "hand_on", "handed_on", "resume", "train"]
 
 
 def train(
@@ -115,11 +116,13 @@ def _begin(
         "unlabeled": version("unlabeled"),
         "torch": str(torch.__version__),
     }
-    run = Run.create(out or _free_folder(system, source.name), about)
-    if spec.tokenizer is not None:
-        (run.path / "model").mkdir()
-        spec.tokenizer.save(run.path / "model")
-    return run
+
+    def add_tokenizer(folder: Path) -> None:
+        if spec.tokenizer is not None:
+            (folder / "model").mkdir()
+            spec.tokenizer.save(folder / "model")
+
+    return Run.create(out or _free_folder(system, source.name), about, add_tokenizer)
 
 
 def _carry_out(run: Run, source: Source, observers: Sequence[Observer]) -> Run:
@@ -205,6 +208,21 @@ def handed_on(folder: Path) -> tuple[str, Method]:
         method = kind(from_dict(kind.Config, about["config"]), _spec(about["spec"], folder))
         method.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     return system, method.eval()
+
+
+def at_checkpoint(run: Run, path: Path | None = None) -> Method:
+    """The method of a run as its newest checkpoint, or the one at `path`, has it; in evaluation mode.
+
+    Raises:
+        UserError: where the run has no checkpoint yet.
+    """
+    path = path or checkpoint.latest(run.path / "checkpoints")[0]
+    if path is None:
+        raise UserError(f"{run.path} has no checkpoint yet; go on with: unlabeled resume {run.path}")
+    kind = catalogue.method(run.config["system"])
+    method = kind(from_dict(kind.Config, run.config["config"]), _spec(run.config["spec"], run.path / "model"))
+    checkpoint.weights(path, method)
+    return method.eval()
 
 
 def _unshared(method: Method) -> dict[str, Tensor]:

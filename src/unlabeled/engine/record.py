@@ -46,8 +46,10 @@ class Run:
             ) from None
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any]) -> Run:
+    def create(cls, path: Path, config: Mapping[str, Any], fill: Callable[[Path], None] | None = None) -> Run:
         """Make a new run folder; refuses one that is in use.
+
+        fill: puts more into the folder before config.json makes it a run.
 
         Raises:
             UserError: where the folder exists and is not empty.
@@ -57,6 +59,8 @@ class Run:
                 f"{path} is not empty; name another folder with --out, or go on with `unlabeled resume {path}`."
             )
         path.mkdir(parents=True, exist_ok=True)
+        if fill is not None:
+            fill(path)
         write_atomically(path / "config.json", json.dumps(config, indent=2))
         run = cls(path)
         run.set_status("running")
