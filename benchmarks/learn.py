@@ -1,0 +1,97 @@
+"""The recorded runs: train a method on real data, evaluate it beside its baselines, keep the figures.
+
+Run: python benchmarks/learn.py NAME [--budget 8m]      NAME: one of RUNS below
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from record import record
+from unlabeled.report import write
+
+from unlabeled.engine.console import Console
+from unlabeled.engine.launch import at_checkpoint, train
+from unlabeled.engine.loop import Settings
+from unlabeled.engine.record import Run
+from unlabeled.evaluate import evaluate
+from unlabeled.model import Model, load
+
+RUNS: dict[str, dict[str, Any]] = {
+    "simclr-fashion-mnist": {"system": "simclr", "data": "fashion-mnist", "variant": "small", "budget": "8m"},
+    "gpt2-shakespeare": {"system": "gpt2", "data": "shakespeare", "variant": "laptop", "budget": "8m"},
+    "gpt2-python": {"system": "gpt2", "data": "python", "variant": "laptop", "budget": "8m"},
+    "ddpm-fashion-mnist": {"system": "ddpm", "data": "fashion-mnist", "variant": "laptop", "budget": "10m"},
+}
+
+
+def text_floors(model: Model) -> dict[str, float]:
+    """Bits per byte of a byte 5-gram and of xz on the same held-out text."""
+    from floors_text import ngram_bits_per_byte, xz_bits_per_byte
+
+    def joined(part: str) -> bytes:
+        source = model.source.split(part)
+        return b"".join(source[i].fields["text"].encode() for i in range(len(source)))
+
+    held_out, seen = joined("test")[:200_000], joined("train")
+    return {
+        "byte 5-gram": ngram_bits_per_byte(seen, held_out, order=5),
+        "xz -9 of the held-out text": xz_bits_per_byte(b"", held_out),
+        "xz -9 primed with the training text": xz_bits_per_byte(seen, held_out),
+        "held_out_bytes": len(held_out),
+        "train_bytes": len(seen),
+    }
+
+
+def by_training_time(run: Run, seed: int) -> list[dict[str, float]]:
+    """Quick evaluations of every checkpoint that the run kept."""
+    rows = []
+    for path in sorted((run.path / "checkpoints").glob("step-*")):
+        model = Model(run.config["system"], at_checkpoint(run, path), run)
+        found = evaluate(model, quick=True, seed=seed)
+        rows.append({"step": int(path.name.split("-")[1]), "tables": [t.to_dict() for t in found.tables]})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RUNS)
+    parser.add_argument("--budget")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args()
+    about = RUNS[chosen.name]
+    budget = chosen.budget or about["budget"]
+    generates = about["system"] == "ddpm"
+    settings = Settings(budget=budget, seed=chosen.seed, **({"save_every": "150s", "keep": 100} if generates else {}))
+    with Console("items") as console:
+        run = train(
+            about["system"],
+            about["data"],
+            variant=about["variant"],
+            settings=settings,
+            out=chosen.out,
+            observers=[console],
+        )
+    model = load(run.path)
+    found = evaluate(model, seed=chosen.seed)
+    last = run.metrics()[-1]
+    figures: dict[str, Any] = {
+        "headline": found.headline,
+        "tables": [t.to_dict() for t in found.tables],
+        "diagnostics": found.diagnostics,
+        "training": {k: last[k] for k in ("step", "examples", "seconds", "loss", "items_per_second", "ceiling_share")},
+        "parameters": sum(p.numel() for p in model.method.parameters()),
+    }
+    if about["system"] == "gpt2":
+        figures["floors_bits_per_byte"] = text_floors(model)
+    if generates:
+        figures["by_training_time"] = by_training_time(run, chosen.seed)
+    record(chosen.name, figures)
+    print(write(model, found))
+
+
+if __name__ == "__main__":
+    main()
