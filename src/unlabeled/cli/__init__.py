@@ -1,0 +1,1 @@
+"""The command line: `__main__` finds the command, one file holds each."""

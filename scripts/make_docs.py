@@ -1,0 +1,89 @@
+"""Write what is generated of the documentation: the table of methods in README.md and one page per method in docs/.
+
+Run: python scripts/make_docs.py [--check]      --check changes nothing and fails where something is out of date
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unlabeled.cli.describe import about
+from unlabeled.cli.methods import describe
+from unlabeled.core import catalogue
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- methods: made by scripts/make_docs.py -->", "<!-- end of methods -->"
+
+
+def table(found: list[Mapping[str, Any]]) -> str:
+    """The methods as Markdown, one line each."""
+    lines = ["| system | learns from | can | variants (parameters) | paper |", "|---|---|---|---|---|"]
+    for one in found:
+        variants = ", ".join(f"{n} ({short(v['parameters'])})" for n, v in one["variants"].items() if n != "tiny")
+        paper = one["paper"]
+        lines.append(
+            f"| [`{one['name']}`](docs/methods/{one['name']}.md) | {', '.join(one['takes'])} "
+            f"| {', '.join(one['capabilities'])} | {variants} | {paper['title']} ({paper['year']}) |"
+        )
+    return "\n".join(lines)
+
+
+def page(one: Mapping[str, Any]) -> str:
+    """The page of a method: what it is, its variants, its settings, its recorded runs."""
+    paper = one["paper"]
+    title, _, rest = one["about"].partition("\n")
+    lines = [f"# {title.rstrip('.')}", "", "```text", rest.strip("\n"), "```", "", "## Paper", ""]
+    lines += [f"{paper['authors']}. *{paper['title']}*. {paper['venue']}, {paper['year']}. {paper['url']}".strip(), ""]
+    lines += ["## Variants", "", "| name | parameters | differs from the base setting in |", "|---|---:|---|"]
+    for name, variant in one["variants"].items():
+        differs = ", ".join(f"`{k}={v}`" for k, v in variant["differs"].items()) or "nothing"
+        lines.append(f"| {name} | {variant['parameters']:,} | {differs} |")
+    lines += ["", f"After training it can: {', '.join(one['capabilities'])}.", "", "## Settings", ""]
+    lines += ["| option | default | what it is |", "|---|---|---|"]
+    for setting in about(one["name"]).settings:
+        option = f"--{setting.name.replace('_', '-')}"
+        lines.append(f"| `{option}` | `{setting.default}` | {setting.help.replace('|', '/')} |")
+    lines += ["", "## Recorded runs", ""]
+    for row in one["results"]:
+        where = row["machine"]
+        lines += [f"`{row['command']}`, {row['date']}, {where['processor']}, {where['cores']} cores:", ""]
+        lines += ["```json", json.dumps(_headlines(row["figures"]), indent=2), "```", ""]
+    if not one["results"]:
+        lines += ["None in this checkout.", ""]
+    return "\n".join(lines)
+
+
+def short(count: int) -> str:
+    """124439808 -> "124M"."""
+    return f"{count / 1e6:.0f}M" if count >= 1e7 else f"{count / 1e6:.1f}M" if count >= 1e5 else f"{count / 1e3:.0f}k"
+
+
+def _headlines(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures without their long lists."""
+    return {k: v for k, v in figures.items() if len(json.dumps(v)) < 2000}
+
+
+def main(check: bool) -> int:
+    found = [describe(name) for name in catalogue.methods()]
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    wanted = {readme: f"{before}{BEGIN}\n{table(found)}\n{END}{after}"}
+    wanted |= {ROOT / "docs" / "methods" / f"{one['name']}.md": page(one) for one in found}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if check:
+            print(f"{path.relative_to(ROOT)} is out of date; run: make docs", file=sys.stderr)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path])
+        print(path.relative_to(ROOT))
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv))

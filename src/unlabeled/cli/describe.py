@@ -1,0 +1,140 @@
+"""Read the settings of a method out of its file without running it, so that help need not wait for torch."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from unlabeled.core import catalogue
+from unlabeled.core.errors import UserError, suggest
+
+__all__ = ["About", "Setting", "about", "settings"]
+
+CORE = Path(catalogue.__file__).parent
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": None}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a configuration, as it stands in the source."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What the file of a method says of itself."""
+
+    summary: str
+    variants: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+
+def about(system: str) -> About:
+    """Summary, variants and settings of a method by name or path, without importing it.
+
+    Raises:
+        UserError: where there is no such method.
+    """
+    tree = ast.parse(_file(system).read_text())
+    method = _method_class(tree)
+    config = next((c for c in _classes(method) if c.name == "Config"), None) if method else None
+    if config is None:
+        config = next((c for c in _classes(tree) if c.name == "Config"), None)
+    found = {s.name: s for s in settings(CORE / "config.py", "MethodConfig")}
+    if config is not None:
+        found |= {s.name: s for s in _settings_of(config)}
+    summary = (ast.get_docstring(tree) or "").partition("\n\n")[0].replace("\n", " ")
+    return About(summary, _variants(method), tuple(found.values()))
+
+
+def settings(file: Path, name: str) -> list[Setting]:
+    """The fields of a dataclass at the top level of a file."""
+    return next(_settings_of(c) for c in _classes(ast.parse(file.read_text())) if c.name == name)
+
+
+def _file(system: str) -> Path:
+    if system.endswith(".py"):
+        if not Path(system).is_file():
+            raise UserError(f"There is no file {system}; name a Python file with a Method in its __all__.")
+        return Path(system)
+    own = catalogue.FOLDER / f"{system}.py"
+    if own.is_file():
+        return own
+    known = catalogue.methods()
+    if system not in known:
+        raise UserError(f"There is no method {system!r}{suggest(system, known) or '.'} `unlabeled methods` lists them.")
+    (plugin,) = importlib.metadata.entry_points(group="unlabeled.methods", name=system)
+    found = importlib.util.find_spec(plugin.module)
+    if found is None or found.origin is None:
+        raise UserError(f"The package that offers {system} cannot be found; install it again.")
+    return Path(found.origin)
+
+
+def _classes(node: ast.AST) -> list[ast.ClassDef]:
+    return [c for c in getattr(node, "body", ()) if isinstance(c, ast.ClassDef)]
+
+
+def _method_class(tree: ast.Module) -> ast.ClassDef | None:
+    """The class that `__all__` names first."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            names = ast.literal_eval(node.value)
+            return next((c for c in _classes(tree) if c.name == names[0]), None)
+    return None
+
+
+def _variants(method: ast.ClassDef | None) -> tuple[str, ...]:
+    for node in method.body if method else ():
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == "variants" for t in targets):
+            value = getattr(node, "value", None)
+            keys = value.keys if isinstance(value, ast.Dict) else ()
+            return tuple(str(k.value) for k in keys if isinstance(k, ast.Constant))
+    return ()
+
+
+def _settings_of(config: ast.ClassDef) -> list[Setting]:
+    found = []
+    for node, after in zip(config.body, [*config.body[1:], None]):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        text = ""
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
+            text = " ".join(after.value.value.split())
+        found.append(Setting(node.target.id, _type(node.annotation), _default(node.value), text))
+    return found
+
+
+def _type(node: ast.expr) -> Any:
+    """The type that an annotation spells out of int, float, str, bool, tuple, Literal and None; else str."""
+    if isinstance(node, ast.Constant) and node.value is None:
+        return None
+    if isinstance(node, ast.Name):
+        return _TYPES.get(node.id, str)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return Union[_type(node.left), _type(node.right)]  # noqa: UP007 - built at run time
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if node.value.id == "Literal":
+            return Literal[tuple(ast.literal_eval(e) for e in inner)]
+        if node.value.id == "tuple":
+            kinds = [... if isinstance(e, ast.Constant) and e.value is ... else _type(e) for e in inner]
+            return tuple[tuple(kinds)]  # type: ignore[misc]
+    return str
+
+
+def _default(node: ast.expr | None) -> Any:
+    if node is None:
+        return None
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)  # an expression such as 32 * 1024, shown as it is written

@@ -1,0 +1,75 @@
+"""Turn data into features with a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from unlabeled.cli.parse import parse
+from unlabeled.core.errors import UserError
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Write one row of features for each usable example: its id, its label where known, its vector.
+
+    Example: unlabeled embed runs/simclr-fashion-1 photos/ --out features.parquet
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run, or of a model in the Hugging Face layout."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """A folder, a file or a built-in name."""
+    out: Path = Path("features.parquet")
+    """Where to: .parquet (id, label, features), .npz (the same names) or .npy (features alone)."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    got = parse(Embed, words, "embed")
+    if got.out.suffix not in (".parquet", ".npz", ".npy"):
+        raise UserError(f"--out ends in .parquet, .npz or .npy; {got.out} does not.")
+    if not got.out.absolute().parent.is_dir():
+        raise UserError(f"There is no folder {got.out.absolute().parent}; make it, or name another with --out.")
+
+    import numpy as np
+
+    from unlabeled.data.sources import source
+    from unlabeled.model import load
+
+    model, data = load(got.run), source(got.data)
+    store = model.store(data)
+    features = model.embed(store)
+    # Where text is cut into windows, a row is a window and no longer a record.
+    whole = store.window is None
+    ids = [data[int(r)].id for r in store.rows] if whole else [f"window:{i}" for i in range(len(features))]
+    labels = data.labels[store.rows] if whole and data.labels is not None else np.full(len(features), -1)
+    if got.out.suffix == ".npy":
+        np.save(got.out, features)
+    elif got.out.suffix == ".npz":
+        np.savez(got.out, id=np.array(ids), label=labels, features=features)
+    else:
+        _write_parquet(got.out, ids, labels, features)
+    print(f"{len(features):,} rows of {features.shape[1]} features are in {got.out}; {len(store.quarantined)} left out.")
+    return {
+        "out": str(got.out),
+        "rows": len(features),
+        "width": features.shape[1],
+        "quarantined": len(store.quarantined),
+    }
+
+
+def _write_parquet(path: Path, ids: list[str], labels: Any, features: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
+    columns = {"id": ids, "label": pa.array(labels, pa.int64()), "features": vectors}
+    pq.write_table(pa.table(columns), path)

@@ -1,0 +1,131 @@
+"""List the systems, or describe one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from unlabeled.cli.parse import parse
+from unlabeled.cli.say import table
+
+__all__ = ["describe", "main", "parameter_counts", "results"]
+
+
+@dataclass(frozen=True)
+class Methods:
+    """List the systems, or say of one: its paper, equation, variants with parameter counts, capabilities, results.
+
+    Example: unlabeled methods simclr
+    """
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = ""
+    """A system, or a path to a Python file with a Method."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    got = parse(Methods, words, "methods")
+    if got.name:
+        found = describe(got.name)
+        _print(found)
+        return found
+    from unlabeled.core import catalogue
+
+    rows = []
+    for name in catalogue.methods():
+        method = catalogue.method(name)
+        rows.append({"name": name, "takes": list(method.takes), "goal": method.goal, "paper": asdict(method.paper)})
+    head = ("system", "learns from", "to", "paper")
+    cells = [(r["name"], ", ".join(r["takes"]), r["goal"], f"{r['paper']['title']} ({r['paper']['year']})") for r in rows]
+    print(table(head, cells) + "\n\nunlabeled methods NAME describes one.")
+    return {"methods": rows}
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Everything that a method says of itself, in JSON types.
+
+    Raises:
+        UserError: where there is no such method.
+    """
+    import sys
+
+    from unlabeled.core import catalogue
+    from unlabeled.core.config import resolve, to_dict
+    from unlabeled.core.method import capabilities
+
+    method = catalogue.method(name)
+    about = sys.modules[method.__module__].__doc__ if method.__module__ in sys.modules else method.__doc__
+    counts = parameter_counts(method)
+    variants = {
+        v: {"differs": to_dict_of(changes), "parameters": counts[v]} for v, changes in method.variants.items()
+    }
+    return {
+        "name": name,
+        "about": (about or method.__doc__ or "").strip(),
+        "paper": asdict(method.paper),
+        "takes": list(method.takes),
+        "goal": method.goal,
+        "capabilities": list(capabilities(method)),
+        "defaults": to_dict(resolve(method, None)),
+        "variants": variants,
+        "results": results(name),
+    }
+
+
+def to_dict_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a variant in JSON types."""
+    return json.loads(json.dumps(dict(changes)))
+
+
+def parameter_counts(method: Any) -> dict[str, int]:
+    """Trained and frozen weights of every variant, on data of the usual size; nothing is allocated."""
+    import torch
+
+    from unlabeled.core.batch import Spec
+    from unlabeled.core.config import resolve
+
+    usual = {
+        "image": Spec(kind="image", image_size=32, channels=3),
+        "text": Spec(kind="text", vocabulary=50257),  # GPT-2's own
+        "wave": Spec(kind="wave", sample_rate_hz=16000, longest=160000),
+    }
+    spec = next(usual[f] for f in method.takes if f in usual)
+    counts = {}
+    for name in method.variants:
+        with torch.device("meta"):
+            built = method(resolve(method, name), spec)
+        counts[name] = sum(p.numel() for p in built.parameters())
+    return counts
+
+
+def results(name: str) -> list[dict[str, Any]]:
+    """Recorded runs of a system, where this is a checkout with benchmarks; else none."""
+    folder = Path(__file__).parents[3] / "benchmarks" / "results"
+    rows = []
+    for file in sorted(folder.glob("*.jsonl")):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            if row.get("system") == name or name in file.stem.split("-"):
+                rows.append(row)
+    return rows
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    paper = found["paper"]
+    print(f"{found['name']}\n\n{found['about']}\n")
+    print(f"Paper      {paper['title']}. {paper['authors']}. {paper['venue']} {paper['year']}. {paper['url']}".rstrip())
+    print(f"Takes      {', '.join(found['takes'])}\nCan        {', '.join(found['capabilities'])}\n")
+    rows = [
+        (n, f"{v['parameters']:,}", ", ".join(f"{k}={x}" for k, x in v["differs"].items()) or "the paper's base setting")
+        for n, v in found["variants"].items()
+    ]
+    print(table(("variant", "parameters", "differs from the base setting in"), rows))
+    for row in found["results"]:
+        print(f"\n{row.get('date', '')}  {row.get('command', '')}\n  {json.dumps(row.get('figures', row))}")
+    print(f"\nunlabeled train {found['name']} --help lists every setting.")
