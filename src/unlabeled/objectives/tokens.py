@@ -1,8 +1,8 @@
 """The loss of predicted tokens, without the tensor of all logits.
 
-For a hidden state h and a tied or untied output matrix W the logits are z = W h, the loss is log sum exp z - z[target],
-and its gradient in z is softmax(z) - onehot(target). Rows are taken in chunks; each chunk makes its logits, its loss and,
-where one is asked for, its share of both gradients, and is forgotten.
+For a hidden state h and an output matrix W, tied or not, the logits are z = W h, the loss is log sum exp z - z[target]
+and its gradient in z is softmax(z) - onehot(target). Rows are taken in chunks; each chunk makes its logits, its loss
+and, where they are asked for, its share of both gradients, and is forgotten.
 """
 
 from __future__ import annotations
