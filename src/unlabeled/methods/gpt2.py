@@ -93,6 +93,8 @@ _LAPTOP = {
 
 
 class GPT2(Method):
+    """A causal language model: it writes on from a prompt, and gives every text an exact likelihood."""
+
     Config = Config
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # Table 2 of the report; 124,439,808, 354,823,168, 774,030,080 and 1,557,611,200 parameters.
