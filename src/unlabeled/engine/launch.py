@@ -29,7 +29,7 @@ from unlabeled.engine.loop import Observer, Settings, Trainer
 from unlabeled.engine.record import Run
 from unlabeled.parallel.world import rank, started, together, world
 
-__all__ = ["at_checkpoint", "hand_on", "handed_on", "resume", "train"]
+__all__ = ["at_checkpoint", "begin", "hand_on", "handed_on", "resume", "train", "untrained"]
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
         path = None
         if rank() == 0:
             try:
-                path = _begin(system, source, data, variant, overrides or {}, settings or Settings(), out).path
+                path = begin(system, source, data, variant, overrides or {}, settings or Settings(), out).path
             except UserError as error:
                 path = error
         path = _said_by_first(path)
@@ -86,7 +86,7 @@ def resume(
         return _carry_out(run, source or open_source(path), observers)
 
 
-def _begin(
+def begin(
     system: str,
     source: Source,
     data: str | Path | Source,
@@ -130,11 +130,7 @@ def _carry_out(run: Run, source: Source, observers: Sequence[Observer]) -> Run:
     known = run.config["data"]["identity"]
     if source.identity() != known:
         raise UserError(f"The data {source.name} has changed since {run.path} began; restore it, or train anew.")
-    kind = catalogue.method(run.config["system"])
-    settings = from_dict(Settings, run.config["settings"])
-    config, spec = from_dict(kind.Config, run.config["config"]), _spec(run.config["spec"], run.path / "model")
-    torch.manual_seed(settings.seed)
-    method = kind(config, spec)
+    settings, method = from_dict(Settings, run.config["settings"]), untrained(run)
     part = source.split("train")
     if rank() == 0:
         build(part, method)
@@ -210,6 +206,14 @@ def handed_on(folder: Path) -> tuple[str, Method]:
     return system, method.eval()
 
 
+def untrained(run: Run) -> Method:
+    """The method of a run with the weights that it starts from."""
+    kind = catalogue.method(run.config["system"])
+    config, spec = from_dict(kind.Config, run.config["config"]), _spec(run.config["spec"], run.path / "model")
+    torch.manual_seed(run.config["settings"]["seed"])
+    return kind(config, spec)
+
+
 def at_checkpoint(run: Run, path: Path | None = None) -> Method:
     """The method of a run as its newest checkpoint, or the one at `path`, has it; in evaluation mode.
 
@@ -219,8 +223,7 @@ def at_checkpoint(run: Run, path: Path | None = None) -> Method:
     path = path or checkpoint.latest(run.path / "checkpoints")[0]
     if path is None:
         raise UserError(f"{run.path} has no checkpoint yet; go on with: unlabeled resume {run.path}")
-    kind = catalogue.method(run.config["system"])
-    method = kind(from_dict(kind.Config, run.config["config"]), _spec(run.config["spec"], run.path / "model"))
+    method = untrained(run)
     checkpoint.weights(path, method)
     return method.eval()
 
