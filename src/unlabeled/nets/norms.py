@@ -15,8 +15,9 @@ __all__ = ["BatchNorm"]
 class BatchNorm(nn.Module):
     """y = (x - mean) / sqrt(variance + eps) * scale + shift (Ioffe & Szegedy 2015, algorithm 1).
 
-    Statistics are over all dimensions but the second. Takes (n, features) or (n, features, ...). Statistics are of all processes together, with gradient; one process
-    uses torch's kernel. Running statistics serve evaluation; their variance is the unbiased one, as torch's.
+    Statistics are over all dimensions but the second. Takes (n, features) or (n, features, ...). They are of all
+    processes together, with gradient; one process uses torch's kernel. Running statistics serve evaluation; their
+    variance is the unbiased one, as torch's.
     """
 
     running_mean: Tensor
