@@ -76,6 +76,8 @@ class Config(MethodConfig):
 
 
 class SimCLR(Method):
+    """An encoder that maps two views of an image close together and views of different images apart."""
+
     Config = Config
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {},
