@@ -1,0 +1,158 @@
+"""SimCLR pairs per second including augmentation: ours against the usual loop.
+
+The usual loop is what tutorials and libraries do: two views of each image made one by one with Pillow in two worker
+processes of torch's DataLoader, then a float32 step in torch's default layout. Ours: views of the whole batch at once,
+bfloat16 products, channels last. Same network, loss, batch (256), images (28 x 28 grey), augmentations and optimiser.
+
+Run: python benchmarks/peer_simclr.py      prints medians of five interleaved rounds as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import statistics
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageEnhance
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from unlabeled.core.clock import Clock
+from unlabeled.core.config import resolve
+from unlabeled.data.sources import source
+from unlabeled.engine.precision import precision
+from unlabeled.methods.simclr import SimCLR
+
+BATCH, ROUNDS, SECONDS = 256, 5, 12.0
+
+
+def images() -> np.ndarray:
+    """(4000, 28, 28) uint8, the shipped photographs."""
+    data = source("fashion").split("train")
+    return np.stack([np.asarray(data[i].fields["image"])[:, :, 0] for i in range(len(data))])
+
+
+class TwoViews(Dataset):
+    """Two augmented views of one image at a time, with Pillow."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = Image.fromarray(self.pixels[index % len(self.pixels)])
+        return self.view(image), self.view(image)
+
+    def view(self, image: Image.Image) -> torch.Tensor:
+        side = image.width
+        for _ in range(10):
+            area = random.uniform(0.3, 1.0) * side * side
+            aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= side and 0 < h <= side:
+                break
+        else:
+            w = h = side
+        left, top = random.randint(0, side - w), random.randint(0, side - h)
+        image = image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + w, top + h))
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if random.random() < 0.8:
+            enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast]
+            random.shuffle(enhancers)
+            for enhancer in enhancers:
+                image = enhancer(image).enhance(random.uniform(0.6, 1.4))
+        return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
+
+
+def usual() -> Iterator[None]:
+    """One step of the usual loop each time it is asked for the next."""
+    torch.manual_seed(0)
+    widths, layers = (1, 32, 64, 128, 256), []
+    for i in range(4):
+        stride = 1 if i == 0 else 2
+        layers += [
+            nn.Conv2d(widths[i], widths[i + 1], 3, stride, 1, bias=False),
+            nn.BatchNorm2d(widths[i + 1]),
+            nn.ReLU(),
+        ]
+    net = nn.Sequential(
+        *layers,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(256, 256, bias=False),
+        nn.BatchNorm1d(256),
+        nn.ReLU(),
+        nn.Linear(256, 128, bias=False),
+        nn.BatchNorm1d(128),
+    )
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
+    for first, second in DataLoader(TwoViews(images()), batch_size=BATCH, shuffle=False, num_workers=2, drop_last=True):
+        z = F.normalize(net(torch.cat([first, second])), dim=1)
+        logits = (z @ z.T / 0.2).masked_fill(torch.eye(2 * BATCH, dtype=torch.bool), float("-inf"))
+        loss = F.cross_entropy(logits, torch.arange(2 * BATCH).roll(BATCH))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield
+
+
+def ours() -> Iterator[None]:
+    """One step of the engine's work each time it is asked for the next."""
+    from unlabeled.engine.optimise import parts_of
+
+    torch.manual_seed(0)
+    pixels = torch.from_numpy(images())[..., None]
+    data = source("fashion").spec()
+    method = SimCLR(resolve(SimCLR, "small", {"batch": BATCH}), data).train()
+    part, fast, clock = parts_of(method)["main"], precision("fastest"), Clock(step=1, steps=1000)
+    while True:
+        chosen = pixels[torch.randint(0, len(pixels), (BATCH,))]
+        with torch.no_grad():
+            pieces = [method.transform({"image": p}, clock) for p in chosen.chunk(8)]
+            batch = {"views": torch.cat([p["views"] for p in pieces])}
+        with fast.computing():
+            loss = method.loss(batch, "main", clock).loss
+        loss.backward()
+        part.step(clock)
+        yield
+
+
+def pairs_per_second(steps: Iterator[None], seconds: float) -> float:
+    for _ in range(3):  # workers start, kernels are chosen
+        next(steps)
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        next(steps)
+        done += 1
+    return done * BATCH / (time.perf_counter() - start)
+
+
+def main() -> None:
+    rates: dict[str, list[float]] = {"usual": [], "ours": []}
+    for _ in range(ROUNDS):
+        for name, make in (("usual", usual), ("ours", ours)):
+            steps = make()
+            rates[name].append(pairs_per_second(steps, SECONDS))
+            steps.close()  # type: ignore[attr-defined]
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    figures = {
+        "unit": "pairs per second with augmentation",
+        "medians": {name: round(value, 1) for name, value in middle.items()},
+        "rounds": {name: [round(v, 1) for v in values] for name, values in rates.items()},
+        "ratio": round(middle["ours"] / middle["usual"], 2),
+        "peer": "per-sample Pillow views in 2 DataLoader workers, float32 step",
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
