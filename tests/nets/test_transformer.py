@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unlabeled.nets import attention
+from unlabeled.nets import attention, transformer
 from unlabeled.nets.attention import Cache, attend_causally
-from unlabeled.nets.transformer import Decoder
+from unlabeled.nets.transformer import Decoder, gelu_tanh
 
 
 def formula(qkv):
@@ -109,3 +109,19 @@ def test_dropout_acts_in_training_only(decoder):
     assert not torch.equal(net(tokens), net(tokens))
     net.eval()
     assert torch.equal(net(tokens), net(tokens))
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 18])
+def test_gelu_and_its_slope_are_the_nearest_bfloat16(chunk, monkeypatch):
+    monkeypatch.setattr(transformer, "_CHUNK", chunk)
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([-1e4, -0.0, 1e-30, 1e4])]).bfloat16()
+    exact = x.double().requires_grad_()
+    wanted = F.gelu(exact, approximate="tanh")
+    (slope,) = torch.autograd.grad(wanted.sum(), exact)
+    x.requires_grad_()
+    got = gelu_tanh(x.view(1, -1))
+    (got_slope,) = torch.autograd.grad(got.sum(), x)
+    # Half a unit in the last place of eight bits, and what float32 leaves of a difference near zero.
+    torch.testing.assert_close(got[0].double(), wanted, rtol=2**-8, atol=1e-6)
+    torch.testing.assert_close(got_slope.double(), slope, rtol=2**-8, atol=1e-6)
+    assert torch.equal(gelu_tanh(x.detach().float()), F.gelu(x.detach().float(), approximate="tanh"))
