@@ -21,7 +21,7 @@ from unlabeled.engine.launch import at_checkpoint, handed_on
 from unlabeled.engine.record import Run
 from unlabeled.parallel.world import device
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "load", "source_of"]
 
 
 class Model:
@@ -58,7 +58,7 @@ class Model:
 
     def store(self, data: Any) -> Store:
         """Data prepared for this method: a Source, a path or name, an array of images, a list of texts."""
-        return build(_source_of(data), self.method)
+        return build(source_of(data), self.method)
 
     def batches(self, data: Any, limit: int | None = None, size: int = 256) -> Iterator[Batch]:
         """Collated batches of the first `limit` examples, in order, on the device."""
@@ -125,7 +125,12 @@ def load(path: str | Path) -> Model:
     raise UserError(f"{folder} is neither a run folder nor a model in a layout that a method here opens.")
 
 
-def _source_of(data: Any) -> Source:
+def source_of(data: Any) -> Source:
+    """A source of whatever names or holds data: a Source, a path or name, an array of images, a list of texts.
+
+    Raises:
+        UserError: where it is none of these, or cannot be opened.
+    """
     if isinstance(data, Source):
         return data
     if isinstance(data, (str, Path)):
