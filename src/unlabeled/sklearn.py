@@ -36,8 +36,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     X is (n, height, width) grey, (n, height, width, 3) colour, or (n, features): each row is then laid, row by row,
     into the smallest square image that holds it, the rest zero, so that flattened square images come out as they
-    were. uint8 is taken as it is; other numbers are brought to 0..255 by the smallest and largest value of all X
-    seen in `fit` (scale columns of different units beforehand). Labels `y` are ignored.
+    were. Values are brought to 0..255: from 0..255 where `fit` saw uint8, else from the smallest and largest value of
+    all X in `fit` (scale columns of different units beforehand). Labels `y` are ignored.
 
     Parameters:
         system: a method that embeds images, by name or path.
@@ -66,7 +66,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Encoder:
         """Train on all of X, in a temporary folder that is removed afterwards."""
         X = validate_data(self, X, ensure_min_samples=2, allow_nd=True)
-        self._lowest, self._highest = float(X.min()), float(X.max())
+        bytes_given = X.dtype == np.uint8
+        self._lowest, self._highest = (0.0, 255.0) if bytes_given else (float(X.min()), float(X.max()))
         images = self._images(X)
         self.image_shape_ = images.shape[1:]
         self.model_: Model = self._trained(images)
@@ -99,10 +100,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _images(self, X: np.ndarray) -> np.ndarray:
         """(n, height, width, channels) uint8."""
-        if X.dtype != np.uint8:
-            span = (self._highest - self._lowest) or 1.0
-            scaled = (X.astype(np.float64) - self._lowest) / span
-            X = (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
+        scaled = (X.astype(np.float64) - self._lowest) / ((self._highest - self._lowest) or 1.0)
+        X = (np.clip(scaled, 0, 1) * 255).round().astype(np.uint8)
         if X.ndim == 2:
             side = max(_SMALLEST_SIDE, math.isqrt(X.shape[1] - 1) + 1)
             square = np.zeros((len(X), side * side), dtype=np.uint8)

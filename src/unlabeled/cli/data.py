@@ -11,8 +11,9 @@ import tyro
 
 from unlabeled.cli.parse import parse
 from unlabeled.cli.say import table
+from unlabeled.core.errors import UserError, suggest
 
-__all__ = ["main", "summary"]
+__all__ = ["main"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ Data = (
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
+    actions = ("list", "get", "show")
+    if words and not words[0].startswith("-") and words[0] not in actions:
+        hint = suggest(words[0], actions) or f"; say {', '.join(actions)}."
+        raise UserError(f"`unlabeled data` has no {words[0]!r}{hint}")
     got = parse(Data, words, "data", "List, fetch and look at data.\n\nExample: unlabeled data show photos/")
     if isinstance(got, List):
         return _list()
@@ -74,10 +79,28 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
     from unlabeled.data.inspect import inspect
     from unlabeled.data.sources import source
+    from unlabeled.fit import in_words
 
     found = inspect(source(got.data), limit=got.limit)
-    print(summary(found, samples=True))
+    print(in_words(found))
+    _show_details(found)
     return found.to_dict()
+
+
+def _show_details(found: Any) -> None:
+    if found.samples:
+        print("\nSamples")
+        print("\n".join(f"  {s['id']}: {s['preview']}" for s in found.samples))
+    for title, lines in (
+        ("The same content twice", [", ".join(ids) for ids in found.duplicates]),
+        ("Empty (one colour, silence, only spaces)", list(found.blank)),
+        ("Cannot be used", [f"{q['id']}: {q['reason']}" for q in found.unreadable]),
+    ):
+        if lines:
+            print(f"\n{title} ({len(lines):,})")
+            print("\n".join(f"  {line}" for line in lines[:10]))
+            if len(lines) > 10:
+                print(f"  and {len(lines) - 10:,} more; --json lists all")
 
 
 def _list() -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -31,6 +32,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     kind, overridable = _arguments(system, asked, engine)
     summary = asked.summary if asked else "Train a named system on data; name one before --help to see its settings too."
     example = EXAMPLE.format(system=system or "simclr", data="fashion" if system != "gpt2" else "moby-dick")
+    if "--help" in words or "-h" in words:
+        words = ["--help"]  # with the system among the words, tyro would leave it out of the usage
     got = parse(kind, words, "train", f"{summary}\n\n{example}")
 
     from unlabeled.cli.progress import console
@@ -100,9 +103,19 @@ def _arguments(system: str | None, asked: About | None, engine: Sequence[Any]) -
     taken = {f[0] for f in fields}
     mine = [s for s in (asked.settings if asked else ()) if s.name not in taken]
     for s in mine:
-        hint = tyro.conf.arg(help=s.help, help_behavior_hint=f"(default: {s.default})")
+        hint = tyro.conf.arg(help=s.help, help_behavior_hint=f"(default: {s.default})", metavar=_metavar(s.type))
         fields.append((s.name, Annotated[s.type | None, hint], dataclasses.field(default=None)))
     return dataclasses.make_dataclass("Train", fields, frozen=True), [s.name for s in mine]
+
+
+def _metavar(kind: Any) -> str:
+    """What stands for a value in the help; None, which only means that nothing was said, is not offered."""
+    if typing.get_origin(kind) is Literal:
+        return "{" + ",".join(str(choice) for choice in typing.get_args(kind)) + "}"
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        return f"{_metavar(inner[0])} ..." if inner[-1] is ... else " ".join(map(_metavar, inner))
+    return "True|False" if kind is bool else getattr(kind, "__name__", "value").upper()
 
 
 def _systems() -> str:

@@ -1,0 +1,168 @@
+"""Pictures of a report as text: line charts and maps in SVG, photographs as PNG inside the page.
+
+Everything takes its colours from the page's CSS variables, so that light and dark are one picture. All text that comes
+from data is escaped here.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+
+__all__ = ["bars", "chart", "grid", "picture", "png", "scatter", "ticks"]
+
+WIDTH, HEIGHT = 360, 220  # of a chart, in CSS pixels; drawn at about this size on any screen, so that text stays legible
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 34  # margins for the axes
+POINTS = 240  # per line; more than the pixels can show is averaged
+COLOURS = 10  # variables --c0 to --c9
+
+
+def chart(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, title: str) -> str:
+    """Lines over a common axis. lines: name to (x, y) in order of x; points that are no numbers are left out."""
+    kept = {n: _thin([p for p in ps if math.isfinite(p[0]) and math.isfinite(p[1])]) for n, ps in lines.items()}
+    kept = {n: ps for n, ps in kept.items() if ps}
+    if not kept:
+        return ""
+    everything = [p for ps in kept.values() for p in ps]
+    xs, ys = ticks(*_ends(x for x, _ in everything), 5), ticks(*_ends(y for _, y in everything), 5)
+    to_x = _scale(min(xs[0], min(x for x, _ in everything)), max(x for x, _ in everything), LEFT, WIDTH - RIGHT)
+    to_y = _scale(ys[0], ys[-1], HEIGHT - BOTTOM, TOP)
+    parts = [_axes(xs, ys, to_x, to_y, across)]
+    for i, (name, points) in enumerate(kept.items()):
+        path = "L".join(f"{to_x(x):.1f} {to_y(y):.1f}" for x, y in points)
+        x, y = points[-1]
+        parts.append(f'<path d="M{path}" fill="none" stroke="var(--c{i % COLOURS})" stroke-width="1.8"/>')
+        parts.append(
+            f'<circle cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" r="3" fill="var(--c{i % COLOURS})">'
+            f"<title>{escape(name)}: {_number(y)}</title></circle>"
+        )
+    key = legend(list(kept)) if len(kept) > 1 else ""
+    drawing = _svg("".join(parts), f"{title}, from {_number(everything[0][1])} to {_number(everything[-1][1])}")
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}{key}</figure>'
+
+
+def bars(values: Mapping[str, float], title: str) -> str:
+    """Horizontal bars from zero, one a line, each with its number."""
+    top = max([v for v in values.values() if math.isfinite(v)] or [1.0]) or 1.0
+    rows = []
+    for name, value in values.items():
+        share = 100 * max(0.0, value) / top if math.isfinite(value) else 0
+        rows.append(
+            f'<div class="bar"><span>{escape(name)}</span><i style="width:{share:.1f}%"></i><b>{_number(value)}</b></div>'
+        )
+    return f'<figure class="bars"><figcaption>{escape(title)}</figcaption>{"".join(rows)}</figure>'
+
+
+def scatter(points: np.ndarray, labels: Sequence[int] | None, classes: Sequence[str], title: str) -> str:
+    """A map: (n, 2) points, coloured by class where labels are known. Classes past the tenth share the colour of text."""
+    low, high = points.min(0), points.max(0)
+    size = 480
+    place = (points - low) / np.maximum(high - low, 1e-9) * (size - 16) + 8
+    marks = []
+    for i, (x, y) in enumerate(place):
+        label = -1 if labels is None else int(labels[i])
+        colour = f"var(--c{label})" if 0 <= label < COLOURS else "var(--faint)" if labels is not None else "var(--c0)"
+        name = f"<title>{escape(classes[label])}</title>" if 0 <= label < len(classes) else ""
+        marks.append(f'<circle cx="{x:.1f}" cy="{size - y:.1f}" r="2.6" fill="{colour}">{name}</circle>')
+    key = legend([*classes[:COLOURS], *(["others"] if len(classes) > COLOURS else [])]) if labels is not None else ""
+    drawing = _svg("".join(marks), title, size, size)
+    return f'<figure class="map"><figcaption>{escape(title)}</figcaption>{drawing}{key}</figure>'
+
+
+def legend(names: Sequence[str]) -> str:
+    keys = (
+        f'<span><i style="background:{f"var(--c{i})" if i < COLOURS else "var(--faint)"}"></i>{escape(n)}</span>'
+        for i, n in enumerate(names)
+    )
+    return f'<div class="legend">{"".join(keys)}</div>'
+
+
+def png(image: np.ndarray) -> bytes:
+    """(height, width, 1 or 3) uint8 as a PNG file."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out, "PNG")
+    return out.getvalue()
+
+
+def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> bytes:
+    """(n, height, width, channels) uint8 as one PNG: row by row, as square as it comes, with transparent-white gaps."""
+    n, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, dtype=np.uint8)
+    for i, image in enumerate(images):
+        y, x = divmod(i, columns)
+        sheet[y * (height + gap) :][:height, x * (width + gap) :][:, :width] = image
+    return png(sheet)
+
+
+def picture(file: bytes, text: str, kind: str = "") -> str:
+    """A PNG file inside the page. text: what is read out where pictures are not seen."""
+    return f'<img class="{kind}" alt="{escape(text, True)}" src="data:image/png;base64,{base64.b64encode(file).decode()}">'
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers that enclose [low, high], about so many."""
+    if high <= low:
+        pad = abs(low) * 0.1 or 1.0
+        low, high = low - pad, high + pad
+    rough = (high - low) / about
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _axes(xs: Sequence[float], ys: Sequence[float], to_x, to_y, across: str) -> str:  # noqa: ANN001
+    parts = []
+    for y in ys:
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{to_y(y):.1f}" y2="{to_y(y):.1f}" stroke="var(--line)"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{to_y(y) + 4:.1f}" text-anchor="end">{_number(y)}</text>')
+    for x in xs:
+        if LEFT - 1 <= to_x(x) <= WIDTH - RIGHT + 1:
+            parts.append(f'<text x="{to_x(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_number(x)}</text>')
+    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(across)}</text>')
+    return "".join(parts)
+
+
+def _svg(inside: str, text: str, width: int = WIDTH, height: int = HEIGHT) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(text, True)}">{inside}</svg>'
+
+
+def _ends(values) -> tuple[float, float]:  # noqa: ANN001
+    listed = list(values)
+    return min(listed), max(listed)
+
+
+def _scale(low: float, high: float, start: float, end: float):  # noqa: ANN202
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """At most POINTS points, neighbours averaged; the last one stays what it was."""
+    if len(points) <= POINTS:
+        return list(points)
+    pieces = np.array_split(np.asarray(points, dtype=np.float64), POINTS - 1)
+    return [*((float(p[:, 0].mean()), float(p[:, 1].mean())) for p in pieces), tuple(points[-1])]
+
+
+def _number(value: float) -> str:
+    """Short, for axes: 12000 -> 12k, 0.00025 -> 2.5e-4."""
+    if not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if size and (size < 1e-3):
+        mantissa, power = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(power)}"
+    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if size >= limit:
+            return f"{value / (1e3 if letter == 'k' else limit):.4g}{letter}"
+    return f"{value:.4g}"
