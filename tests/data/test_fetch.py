@@ -40,7 +40,10 @@ def make_wheel(members: dict[str, bytes]) -> bytes:
 
 
 class Runner:
-    """Stands for the three package tools: puts an archive where it runs; `dpkg-deb` puts the contents, and links to elsewhere beside them."""
+    """Stands for the three package tools: puts an archive where it runs.
+
+    `dpkg-deb` puts the contents, and links to elsewhere beside them.
+    """
 
     def __init__(self, file: str = "", data: bytes = b"", contents: dict[str, bytes] | None = None) -> None:
         self.file, self.data, self.contents, self.commands = file, data, contents or {}, []
