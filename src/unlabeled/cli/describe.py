@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -15,6 +16,7 @@ from unlabeled.core.errors import UserError, suggest
 __all__ = ["About", "Setting", "about", "settings"]
 
 CORE = Path(catalogue.__file__).parent
+_ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": None}
 
 
@@ -132,9 +134,12 @@ def _type(node: ast.expr) -> Any:
 
 
 def _default(node: ast.expr | None) -> Any:
+    """The value of a literal or of arithmetic on literals; any other expression as it is written."""
     if node is None:
         return None
     try:
+        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+            return _ARITHMETIC[type(node.op)](_default(node.left), _default(node.right))
         return ast.literal_eval(node)
-    except ValueError:
-        return ast.unparse(node)  # an expression such as 32 * 1024, shown as it is written
+    except (ValueError, TypeError, ZeroDivisionError):
+        return ast.unparse(node)

@@ -34,11 +34,13 @@ class Evaluate:
 def main(words: Sequence[str]) -> dict[str, Any]:
     got = parse(Evaluate, words, "evaluate")
 
-    from unlabeled.evaluate import evaluate
     from unlabeled.model import load
-    from unlabeled.report import keep, text_of
 
     model = load(got.run)
+
+    from unlabeled.evaluate import evaluate
+    from unlabeled.report import keep, text_of
+
     result = evaluate(model, quick=got.quick, seed=got.seed)
     if model.run is not None:
         keep(model.run, result)

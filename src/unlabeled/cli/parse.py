@@ -43,10 +43,10 @@ def parse(kind: Any, words: Sequence[str], command: str, description: str | None
 
 
 def _sentence(box: str, kind: Any, words: Sequence[str], command: str) -> str:
-    """The first statement of tyro's box, without its frame, and what to do."""
+    """The first statement of tyro's box, without its frame (drawn in ASCII on some terminals), and what to do."""
     lines = [re.sub(r"^[│|]\s?|\s*[│|]$", "", line) for line in box.splitlines()]
-    lines = [line for line in lines if not line.startswith(("╭", "╰"))]
-    rule = next((i for i, line in enumerate(lines) if set(line.strip()) == {"─"}), len(lines))
+    lines = [line for line in lines if not line.startswith(("╭", "╰", "+"))]
+    rule = next((i for i, line in enumerate(lines) if set(line.strip()) in ({"─"}, {"-"})), len(lines))
     said = " ".join(" ".join(lines[:rule]).split()).rstrip(".") or "These options do not fit"
     if said.startswith("Missing from"):
         names = [line.strip() for line in lines[1:rule] if re.match(r"^ {4}\S", line)]

@@ -92,11 +92,11 @@ def png(image: np.ndarray) -> bytes:
 
 
 def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> bytes:
-    """(n, height, width, channels) uint8 as one PNG: row by row, as square as it comes, with transparent-white gaps."""
+    """(n, height, width, channels) uint8 as one PNG: row by row, as square as it comes, with grey gaps."""
     n, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, dtype=np.uint8)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 128, dtype=np.uint8)
     for i, image in enumerate(images):
         y, x = divmod(i, columns)
         sheet[y * (height + gap) :][:height, x * (width + gap) :][:, :width] = image
@@ -110,7 +110,7 @@ def picture(file: bytes, text: str, kind: str = "") -> str:
 
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers that enclose [low, high], about so many."""
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / about
@@ -147,11 +147,11 @@ def _scale(low: float, high: float, start: float, end: float):  # noqa: ANN202
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most POINTS points, neighbours averaged; the last one stays what it was."""
+    """At most POINTS points, neighbours averaged."""
     if len(points) <= POINTS:
         return list(points)
-    pieces = np.array_split(np.asarray(points, dtype=np.float64), POINTS - 1)
-    return [*((float(p[:, 0].mean()), float(p[:, 1].mean())) for p in pieces), tuple(points[-1])]
+    pieces = np.array_split(np.asarray(points, dtype=np.float64), POINTS)
+    return [(float(p[:, 0].mean()), float(p[:, 1].mean())) for p in pieces]
 
 
 def _number(value: float) -> str:

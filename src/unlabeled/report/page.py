@@ -103,9 +103,9 @@ def _table(table: Mapping[str, Any]) -> str:
         kind = ' class="own"' if i == table.get(OWN_ROW) else ""
         body.append(f"<tr{kind}>{''.join(f'<td>{_e(cell(v))}</td>' for v in row)}</tr>")
     note = f'<p class="note">{_e(table["note"])}</p>' if table.get("note") else ""
-    caption = f"<caption>{_e(table['title'])}</caption>" if table.get("title") else ""
+    caption = f'<p class="caption">{_e(table["title"])}</p>' if table.get("title") else ""
     return (
-        f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f'{caption}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
         f"{note}"
     )
 
@@ -164,7 +164,7 @@ def _cost(run: Run, rows: Sequence[Mapping[str, Any]], status: Mapping[str, Any]
 
 
 def _weights(file: Path) -> str | None:
-    return f"{file.stat().st_size / 1e6:.1f} MB" if file.exists() else None
+    return f"{quantity(file.stat().st_size)}B" if file.exists() else None
 
 
 def _data(run: Run) -> str:
