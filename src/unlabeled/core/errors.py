@@ -26,6 +26,8 @@ class Interrupted(UserError):
 class BadRecord(Exception):
     """One record cannot be used; the message is the reason that goes into `quarantine.jsonl`."""
 
+    id = ""  # of the record, set where it cannot even be read
+
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the known name nearest to a misspelt one, or an empty string."""

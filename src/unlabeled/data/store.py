@@ -103,7 +103,7 @@ def _prepared(source: Source, method: Method, index: int) -> Example | Quarantin
     try:
         record = source[index]
     except BadRecord as error:
-        return Quarantined(getattr(error, "id", "") or source.group(index), str(error))
+        return Quarantined(error.id or source.group(index), str(error))
     try:
         return method.prepare(record, np.random.default_rng(mix(index)))
     except BadRecord as error:

@@ -1,11 +1,11 @@
-"""What this machine can do at most: its matrix-product ceiling, measured once and cached; and what a step costs."""
+"""What this machine can do at most: its matrix-product ceiling, measured and cached; and what a step costs."""
 
 from __future__ import annotations
 
 import json
 import platform
-import statistics
 import time
+from functools import cache as cache_in_process
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from unlabeled.core.clock import Clock
 from unlabeled.core.method import Method
 from unlabeled.core.places import cache
 from unlabeled.engine.precision import Precision
+from unlabeled.engine.record import write_atomically
 from unlabeled.parallel.world import device
 
 __all__ = ["ceiling", "peak_memory", "processor", "step_flops"]
@@ -32,17 +33,21 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache_in_process
 def ceiling(dtype: torch.dtype) -> float:
-    """FLOPs per second of a large matrix product in this format; measured once per machine, then cached."""
+    """FLOPs per second of a large matrix product in this format.
+
+    The highest that was ever measured on this machine: each process measures briefly and the best is kept in the cache
+    folder, since a busy machine shows less than it can do.
+    """
     key = f"{processor()} | {torch.get_num_threads()} threads | torch {torch.__version__} | {dtype}"
     file = cache() / "machine.json"
     try:
         known = json.loads(file.read_text())
     except (OSError, ValueError):
         known = {}
-    if key not in known:
-        known[key] = _measure(dtype)
-        file.write_text(json.dumps(known, indent=1))
+    known[key] = max(known.get(key, 0.0), _measure(dtype))
+    write_atomically(file, json.dumps(known, indent=1))
     return known[key]
 
 
@@ -56,7 +61,7 @@ def _measure(dtype: torch.dtype) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(times[2:])  # the first two warm up
+    return 2 * size**3 / min(times)
 
 
 def peak_memory() -> int:
