@@ -87,7 +87,10 @@ _LAPTOP = {
     "layers": 4,
     "width": 256,
     "heads": 4,
-    "lr": 2e-3,
+    # After 50 steps on moby-dick, held-out bits per byte: Muon 2.46 at 2e-3 and 2.36 at 5e-3, AdamW 2.76 at
+    # 2e-3 and 2.75 at 4e-3. Muon makes a step of this size about a sixth longer.
+    "optimizer": "muon",
+    "lr": 5e-3,
     "warmup": 0.03,
 }
 
