@@ -1,0 +1,132 @@
+"""What the front door decides, and that it keeps to its budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unlabeled.core import catalogue
+from unlabeled.core.config import resolve
+from unlabeled.core.errors import UserError
+from unlabeled.data.inspect import Inspection, Spread
+from unlabeled.fit import GOALS, carry_out, choose, in_words, shares
+
+
+def images(count: int = 5000, side: int = 28) -> Inspection:
+    spread = Spread("pixels", side, side, side)
+    return Inspection("some", "image", count, count, count * side**2, {"height": spread, "width": spread}, {"grey": count})
+
+
+def text(size: float) -> Inspection:
+    return Inspection("some", "text", 10, 10, int(size), {"length": Spread("characters", 1, size / 10, size)})
+
+
+@pytest.mark.parametrize(
+    ("found", "goal", "seconds", "accelerator", "system", "variant", "overrides"),
+    [
+        (images(), None, 60, False, "simclr", "small", {}),
+        (images(), "represent", 600, False, "simclr", "small", {}),
+        (images(side=300), None, 3600, False, "simclr", "small", {"image_size": 48}),
+        (images(side=300), None, 3 * 3600, False, "simclr", "small", {"image_size": 64}),
+        (images(), None, 5 * 3600, False, "simclr", "cifar", {}),
+        (images(), None, 1200, True, "simclr", "cifar", {}),
+        (images(side=300), None, 7200, True, "simclr", "paper", {"batch": 512}),
+        (images(count=200), None, 60, False, "simclr", "small", {"batch": 48}),
+        (images(), "generate", 600, False, "ddpm", "laptop", {}),
+        (images(side=8), "generate", 600, False, "ddpm", "laptop", {"image_size": 16}),
+        (images(), "generate", 7200, True, "ddpm", "cifar10", {}),
+        (text(1.2e6), None, 600, False, "gpt2", "laptop", {}),
+        (text(2e5), None, 600, False, "gpt2", "laptop-bytes", {}),
+        (text(4e3), None, 60, False, "gpt2", "laptop-bytes", {"context": 64}),
+        (text(1.2e6), "represent", 600, False, "gpt2", "laptop", {}),
+        (text(2e8), None, 7200, True, "gpt2", "small", {"batch": 32}),
+    ],
+)
+def test_choice(found, goal, seconds, accelerator, system, variant, overrides) -> None:  # noqa: ANN001
+    choice = choose(found, goal, seconds, accelerator=accelerator)
+    assert (choice.system, choice.variant, dict(choice.overrides)) == (system, variant, overrides)
+    assert choice.goal == (goal or ("generate" if found.kind == "text" else "represent"))
+    assert len(choice.why) >= 2
+    resolve(catalogue.method(choice.system), choice.variant, choice.overrides)  # such settings exist
+
+
+def test_no_method_for_sound_says_what_can_be_done() -> None:
+    found = Inspection("clips", "wave", 60, 60, 10**6, {"duration": Spread("seconds", 1, 2, 2)})
+    with pytest.raises(UserError, match="no method of this version learns from sound yet"):
+        choose(found, None, 60)
+
+
+def test_an_unknown_goal_gets_a_suggestion() -> None:
+    with pytest.raises(UserError, match="did you mean generate"):
+        choose(images(), "generat", 60)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("budget", [20, 60, 600, 36000])
+@pytest.mark.parametrize("goal", GOALS)
+def test_shares_fill_the_budget_and_leave_most_to_training(budget: float, goal) -> None:  # noqa: ANN001
+    spent = 4.0
+    share = shares(budget, spent, goal)
+    whole = spent + share.training + share.evaluation + share.report
+    assert whole == pytest.approx(budget, rel=0.01)
+    assert share.training > 0.3 * budget
+    assert share.evaluation >= 6
+
+
+def test_a_budget_that_is_gone_still_trains_a_little() -> None:
+    assert shares(60, 200, "represent").training > 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [("5s", "at least 20s"), ("100steps", "budget in time"), ("10", "with its unit")]
+)
+def test_impossible_budgets(budget: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        carry_out("fashion", budget=budget)
+
+
+def test_preparation_that_eats_the_budget_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlabeled.data import store
+
+    def slow(source, method, progress) -> None:  # noqa: ANN001
+        import time
+
+        time.sleep(3.1)
+        progress(1, 1000)
+
+    monkeypatch.setattr(store, "build", slow)
+    with pytest.raises(UserError, match="give a budget of"):
+        carry_out(np.zeros((64, 8, 8), np.uint8), budget="60s", out=tmp_path / "run", show=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_words_for_what_was_found() -> None:
+    found = Inspection(
+        "photos",
+        "image",
+        2000,
+        1000,
+        3_500_000,
+        {"height": Spread("pixels", 20, 300, 400), "width": Spread("pixels", 30, 200, 500)},
+        {"colour": 990, "grey": 10},
+        classes={"cat": 900, "dog": 1100},
+        duplicates=(("a", "b", "c"),),
+        unreadable=({"id": "x", "reason": "is empty"},),
+    )
+    said = in_words(found)
+    for part in ("2,000 images", "200 x 300 pixels", "30 x 20 to 500 x 400", "3.5 MB", "2 classes", "2 exact duplicates", "1 unusable"):
+        assert part in said, part
+
+
+def test_fit_keeps_to_its_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    done = carry_out(rng.integers(0, 256, (300, 16, 16), dtype=np.uint8), budget="20s", out=tmp_path / "run")
+    said = capsys.readouterr().out
+    assert done.seconds < 26  # a tenth, and what a busy test machine adds
+    assert done.report.read_text().startswith("<!doctype html>")
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["tables"]
+    for part in ("Found", "Chosen  simclr, variant small", "Plan", "Report", "unlabeled embed"):
+        assert part in said
+    assert done.model.embed(np.zeros((2, 16, 16), np.uint8)).shape[0] == 2
