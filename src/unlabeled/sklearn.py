@@ -79,6 +79,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self.model_.embed(self._images(validate_data(self, X, reset=False, allow_nd=True)))
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # features are float32, whatever came in
+        return tags
+
     def _trained(self, images: np.ndarray) -> Model:
         from unlabeled.data.sources.memory import ImagesInMemory
         from unlabeled.engine.launch import train
