@@ -14,7 +14,7 @@ test: .venv/.tools
 check: .venv/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyrefly check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/lint-imports
 
 # Hours, on an otherwise idle machine; every script appends what it found to benchmarks/results/.

@@ -17,7 +17,9 @@ from unlabeled.fit import GOALS, carry_out, choose, in_words, shares
 
 def images(count: int = 5000, side: int = 28) -> Inspection:
     spread = Spread("pixels", side, side, side)
-    return Inspection("some", "image", count, count, count * side**2, {"height": spread, "width": spread}, {"grey": count})
+    return Inspection(
+        "some", "image", count, count, count * side**2, {"height": spread, "width": spread}, {"grey": count}
+    )
 
 
 def text(size: float) -> Inspection:
@@ -45,7 +47,7 @@ def text(size: float) -> Inspection:
         (text(2e8), None, 7200, True, "gpt2", "small", {"batch": 32}),
     ],
 )
-def test_choice(found, goal, seconds, accelerator, system, variant, overrides) -> None:  # noqa: ANN001
+def test_choice(found, goal, seconds, accelerator, system, variant, overrides) -> None:
     choice = choose(found, goal, seconds, accelerator=accelerator)
     assert (choice.system, choice.variant, dict(choice.overrides)) == (system, variant, overrides)
     assert choice.goal == (goal or ("generate" if found.kind == "text" else "represent"))
@@ -66,7 +68,7 @@ def test_an_unknown_goal_gets_a_suggestion() -> None:
 
 @pytest.mark.parametrize("budget", [20, 60, 600, 36000])
 @pytest.mark.parametrize("goal", GOALS)
-def test_shares_fill_the_budget_and_leave_most_to_training(budget: float, goal) -> None:  # noqa: ANN001
+def test_shares_fill_the_budget_and_leave_most_to_training(budget: float, goal) -> None:
     spent = 4.0
     share = shares(budget, spent, goal)
     whole = spent + share.training + share.evaluation + share.report
@@ -90,7 +92,7 @@ def test_impossible_budgets(budget: str, said: str) -> None:
 def test_preparation_that_eats_the_budget_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unlabeled.data import store
 
-    def slow(source, method, progress) -> None:  # noqa: ANN001
+    def slow(source, method, progress) -> None:
         import time
 
         time.sleep(3.1)
@@ -116,7 +118,15 @@ def test_words_for_what_was_found() -> None:
         unreadable=({"id": "x", "reason": "is empty"},),
     )
     said = in_words(found)
-    for part in ("2,000 images", "200 x 300 pixels", "30 x 20 to 500 x 400", "3.5 MB", "2 classes", "2 exact duplicates", "1 unusable"):
+    for part in (
+        "2,000 images",
+        "200 x 300 pixels",
+        "30 x 20 to 500 x 400",
+        "3.5 MB",
+        "2 classes",
+        "2 exact duplicates",
+        "1 unusable",
+    ):
         assert part in said, part
 
 

@@ -7,7 +7,19 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "scipy", "matplotlib", "pyarrow", "transformers", "sklearn", "tyro", "rich", "PIL", "tokenizers")
+HEAVY = (
+    "torch",
+    "numpy",
+    "scipy",
+    "matplotlib",
+    "pyarrow",
+    "transformers",
+    "sklearn",
+    "tyro",
+    "rich",
+    "PIL",
+    "tokenizers",
+)
 
 
 def modules_after(code: str) -> set[str]:

@@ -57,7 +57,9 @@ def run(tmp_path: Path) -> Run:
     }
     run = Run.create(tmp_path / "run", config)
     for step in range(1, 30):
-        run.add_metrics({"step": step, "examples": step * 32, "seconds": step * 1.5, "loss": 5 / step, "items_per_second": 9.0})
+        run.add_metrics(
+            {"step": step, "examples": step * 32, "seconds": step * 1.5, "loss": 5 / step, "items_per_second": 9.0}
+        )
     (run.path / "quarantine.jsonl").write_text(json.dumps({"id": EVIL, "reason": EVIL}) + "\n")
     run.set_status("finished", seconds=44.0, flops=1e12)
     return run
@@ -67,10 +69,20 @@ def evaluation() -> dict[str, Any]:
     image = np.zeros((4, 4), np.uint8).tolist()
     return {
         "headline": ["It learned something.", EVIL],
-        "tables": [{"title": EVIL, "columns": ["features", "accuracy"], "rows": [["this run", 0.81234], [EVIL, None]], "own": 0}],
+        "tables": [
+            {
+                "title": EVIL,
+                "columns": ["features", "accuracy"],
+                "rows": [["this run", 0.81234], [EVIL, None]],
+                "own": 0,
+            }
+        ],
         "diagnostics": {"rank": 12.5, EVIL: EVIL},
         "figures": {
-            "neighbours": {"kind": "neighbours", "rows": [{"query": {"item": image, "name": EVIL}, "neighbours": [image]}]},
+            "neighbours": {
+                "kind": "neighbours",
+                "rows": [{"query": {"item": image, "name": EVIL}, "neighbours": [image]}],
+            },
             "samples": {"kind": "samples", "items": [image] * 5},
             "texts": {"kind": "samples", "items": [EVIL]},
             "map": {"kind": "map", "points": [[0, 0], [1, 1]], "labels": [0, 1], "classes": [EVIL, "b"]},
@@ -99,7 +111,9 @@ def test_nothing_is_asked_of_a_network(run: Run) -> None:
 def test_data_is_shown_and_not_run(run: Run) -> None:
     page = write(run, evaluation()).read_text()
     assert "<script" not in page
-    assert page.count("&lt;script&gt;") >= 10  # name, title, headline, table, facts, picture, text, map, line, quarantine
+    assert (
+        page.count("&lt;script&gt;") >= 10
+    )  # name, title, headline, table, facts, picture, text, map, line, quarantine
 
 
 def test_all_sections_are_there_with_their_figures(run: Run) -> None:

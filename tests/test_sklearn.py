@@ -21,7 +21,7 @@ def images(n: int = 24, *shape: int) -> np.ndarray:
 
 
 @parametrize_with_checks([Encoder(**TINY)])
-def test_contract(estimator: Encoder, check) -> None:  # noqa: ANN001
+def test_contract(estimator: Encoder, check) -> None:
     check(estimator)
 
 

@@ -139,7 +139,9 @@ def _choose_for_images(found: Inspection, goal: Goal, seconds: float, accelerato
         return Choice("ddpm", "laptop", goal, changed, tuple(why))
     if accelerator and seconds >= HOUR and side >= 96:
         variant, changed = "paper", {"batch": 512}
-        why.append("an hour or more on an accelerator, and large images: ResNet-50 at 224 pixels, batch 512 to fit memory")
+        why.append(
+            "an hour or more on an accelerator, and large images: ResNet-50 at 224 pixels, batch 512 to fit memory"
+        )
     elif (accelerator and seconds >= 600) or seconds >= 4 * HOUR:
         variant = "cifar"
         why.append("time enough for a ResNet-18 at 32 pixels")
@@ -159,7 +161,10 @@ def _choose_for_images(found: Inspection, goal: Goal, seconds: float, accelerato
 
 def _choose_for_text(found: Inspection, goal: Goal, seconds: float, accelerator: bool) -> Choice:
     size = found.bytes
-    why = [f"text to {goal}: GPT-2 predicts the next token" + (", and its states are features" if goal == "represent" else "")]
+    why = [
+        f"text to {goal}: GPT-2 predicts the next token"
+        + (", and its states are features" if goal == "represent" else "")
+    ]
     changed: dict[str, Any] = {}
     if accelerator and seconds >= HOUR and size >= 100e6:
         why.append("an hour or more on an accelerator and 100 MB of text: the 124-million-parameter model")
@@ -279,7 +284,9 @@ def in_words(found: Inspection) -> str:
     twice = sum(len(ids) - 1 for ids in found.duplicates)
     for count, what in ((twice, "exact duplicates"), (len(found.blank), "empty"), (len(found.unreadable), "unusable")):
         if count:
-            parts.append(f"{count:,} {what}" + (f" among {found.checked:,} looked at" if found.checked < found.count else ""))
+            parts.append(
+                f"{count:,} {what}" + (f" among {found.checked:,} looked at" if found.checked < found.count else "")
+            )
     return ", ".join(parts)
 
 

@@ -1,10 +1,10 @@
 """An encoder as a scikit-learn transformer, to drop into a pipeline.
 
-    from sklearn.pipeline import make_pipeline
-    from sklearn.linear_model import LogisticRegression
-    from unlabeled.sklearn import Encoder
+from sklearn.pipeline import make_pipeline
+from sklearn.linear_model import LogisticRegression
+from unlabeled.sklearn import Encoder
 
-    classifier = make_pipeline(Encoder(budget="60s"), LogisticRegression(max_iter=1000)).fit(images, labels)
+classifier = make_pipeline(Encoder(budget="60s"), LogisticRegression(max_iter=1000)).fit(images, labels)
 """
 
 from __future__ import annotations

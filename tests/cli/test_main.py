@@ -43,9 +43,9 @@ def test_no_help_waits_for_torch(helps: dict[str, tuple[str, bool]]) -> None:
 @pytest.mark.parametrize("words", [" ".join(w) for w in HELPS])
 def test_every_help_has_an_example(words: str, helps: dict[str, tuple[str, bool]]) -> None:
     text, _ = helps[words]
-    assert f"unlabeled {words.split()[0] if words else 'fit'}" in text.partition("xample" if words else "--help")[2] or (
-        not words and "unlabeled fit photos/" in text
-    )
+    assert f"unlabeled {words.split()[0] if words else 'fit'}" in text.partition("xample" if words else "--help")[
+        2
+    ] or (not words and "unlabeled fit photos/" in text)
 
 
 def test_help_of_a_method_lists_its_settings_and_variants(helps: dict[str, tuple[str, bool]]) -> None:
@@ -60,7 +60,10 @@ def test_help_of_a_method_lists_its_settings_and_variants(helps: dict[str, tuple
         (["fti"], "did you mean `unlabeled fit`?"),
         (["train", "simclrr", "x"], "did you mean simclr?"),
         (["train", "simclr", "x", "--temprature", "1"], "no option --temprature; did you mean --temperature"),
-        (["train", "simclr", "x", "--precision", "float31"], "is one of bf16, fastest, float32 and not 'float31'; did you mean float32"),
+        (
+            ["train", "simclr", "x", "--precision", "float31"],
+            "is one of bf16, fastest, float32 and not 'float31'; did you mean float32",
+        ),
         (["train", "simclr", "x", "--batch", "many"], "--batch does not take 'many'"),
         (["train", "simclr"], "Say also: DATA"),
         (["fit", "x", "--budgt", "1m"], "did you mean --budget"),

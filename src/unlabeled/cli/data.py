@@ -110,6 +110,8 @@ def _list() -> dict[str, Any]:
     here = [n for n in builtin_names() if n not in FETCHED]
     print("Comes along: " + ", ".join(here))
     fetched = {n: str(stored(n) or "") for n in FETCHED}
-    print("\n" + table(("can be fetched", "what it is", "here"), [(n, FETCHED[n].about, f) for n, f in fetched.items()]))
+    print(
+        "\n" + table(("can be fetched", "what it is", "here"), [(n, FETCHED[n].about, f) for n, f in fetched.items()])
+    )
     print("\nunlabeled data get NAME fetches one.")
     return {"included": here, "fetched": fetched}

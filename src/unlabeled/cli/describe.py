@@ -8,7 +8,7 @@ import importlib.util
 import operator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from unlabeled.core import catalogue
 from unlabeled.core.errors import UserError, suggest
@@ -17,7 +17,7 @@ __all__ = ["About", "Setting", "about", "settings"]
 
 CORE = Path(catalogue.__file__).parent
 _ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": None}
+_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "None": type(None)}
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,15 @@ def _settings_of(config: ast.ClassDef) -> list[Setting]:
 def _type(node: ast.expr) -> Any:
     """The type that an annotation spells out of int, float, str, bool, tuple, Literal and None; else str."""
     if isinstance(node, ast.Constant) and node.value is None:
-        return None
+        return type(None)
     if isinstance(node, ast.Name):
         return _TYPES.get(node.id, str)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return Union[_type(node.left), _type(node.right)]  # noqa: UP007 - built at run time
+        return _type(node.left) | _type(node.right)
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if node.value.id == "Literal":
-            return Literal[tuple(ast.literal_eval(e) for e in inner)]
+            return Literal.__getitem__(tuple(ast.literal_eval(e) for e in inner))  # pyrefly: ignore
         if node.value.id == "tuple":
             kinds = [... if isinstance(e, ast.Constant) and e.value is ... else _type(e) for e in inner]
             return tuple[tuple(kinds)]  # type: ignore[misc]

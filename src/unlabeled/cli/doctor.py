@@ -81,7 +81,9 @@ def broken_torchvision() -> bool:
 def _fixes(cores: int, threads: int, free_gib: float, folder: str) -> list[str]:
     said = []
     if threads > cores:
-        said.append(f"torch uses {threads} threads on {cores} cores and will wait for itself; set OMP_NUM_THREADS={cores}.")
+        said.append(
+            f"torch uses {threads} threads on {cores} cores and will wait for itself; set OMP_NUM_THREADS={cores}."
+        )
     if threads < cores and "OMP_NUM_THREADS" in os.environ:
         said.append(f"OMP_NUM_THREADS keeps torch to {threads} of {cores} cores; unset it to use them all.")
     if broken_torchvision():
@@ -104,8 +106,12 @@ def _print(found: dict[str, Any]) -> None:
 
     print(f"Python      {found['python']}, torch {found['torch']}")
     print(f"Processor   {found['processor']}")
-    print(f"            {found['cores']} cores, {found['threads']} threads in torch, {found['accelerators']} accelerators")
-    print(f"bfloat16    {'native: products run in it' if found['native_bf16'] else 'not native: products run in float32'}")
+    print(
+        f"            {found['cores']} cores, {found['threads']} threads in torch, {found['accelerators']} accelerators"
+    )
+    print(
+        f"bfloat16    {'native: products run in it' if found['native_bf16'] else 'not native: products run in float32'}"
+    )
     for dtype, speed in found["flops_per_second"].items():
         print(f"ceiling     {quantity(speed)}FLOP/s in {dtype} (a large matrix product)")
     print(f"Cache       {found['cache']}, {found['free_gib']} GiB free (UNLABELED_CACHE sets another folder)")

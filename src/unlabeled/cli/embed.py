@@ -57,7 +57,9 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         np.savez(got.out, id=np.array(ids), label=labels, features=features)
     else:
         _write_parquet(got.out, ids, labels, features)
-    print(f"{len(features):,} rows of {features.shape[1]} features are in {got.out}; {len(store.quarantined)} left out.")
+    print(
+        f"{len(features):,} rows of {features.shape[1]} features are in {got.out}; {len(store.quarantined)} left out."
+    )
     return {
         "out": str(got.out),
         "rows": len(features),

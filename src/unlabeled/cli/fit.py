@@ -31,9 +31,7 @@ class Fit:
         tyro.conf.arg(help_behavior_hint="(default: what the kind of data is mostly used for)"),
     ] = None
     """represent: features for search and classification. generate: new examples."""
-    out: Annotated[
-        Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/SYSTEM-DATA-N)")
-    ] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/SYSTEM-DATA-N)")] = None
     """Folder of the run."""
     seed: int = 0
     """Of weights, order and augmentation."""

@@ -42,7 +42,9 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         method = catalogue.method(name)
         rows.append({"name": name, "takes": list(method.takes), "goal": method.goal, "paper": asdict(method.paper)})
     head = ("system", "learns from", "to", "paper")
-    cells = [(r["name"], ", ".join(r["takes"]), r["goal"], f"{r['paper']['title']} ({r['paper']['year']})") for r in rows]
+    cells = [
+        (r["name"], ", ".join(r["takes"]), r["goal"], f"{r['paper']['title']} ({r['paper']['year']})") for r in rows
+    ]
     print(table(head, cells) + "\n\nunlabeled methods NAME describes one.")
     return {"methods": rows}
 
@@ -62,9 +64,7 @@ def describe(name: str) -> dict[str, Any]:
     method = catalogue.method(name)
     about = sys.modules[method.__module__].__doc__ if method.__module__ in sys.modules else method.__doc__
     counts = parameter_counts(method)
-    variants = {
-        v: {"differs": to_dict_of(changes), "parameters": counts[v]} for v, changes in method.variants.items()
-    }
+    variants = {v: {"differs": to_dict_of(changes), "parameters": counts[v]} for v, changes in method.variants.items()}
     return {
         "name": name,
         "about": (about or method.__doc__ or "").strip(),
@@ -122,7 +122,11 @@ def _print(found: Mapping[str, Any]) -> None:
     print(f"Paper      {paper['title']}. {paper['authors']}. {paper['venue']} {paper['year']}. {paper['url']}".rstrip())
     print(f"Takes      {', '.join(found['takes'])}\nCan        {', '.join(found['capabilities'])}\n")
     rows = [
-        (n, f"{v['parameters']:,}", ", ".join(f"{k}={x}" for k, x in v["differs"].items()) or "the paper's base setting")
+        (
+            n,
+            f"{v['parameters']:,}",
+            ", ".join(f"{k}={x}" for k, x in v["differs"].items()) or "the paper's base setting",
+        )
         for n, v in found["variants"].items()
     ]
     print(table(("variant", "parameters", "differs from the base setting in"), rows))

@@ -30,7 +30,9 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     asked = about(system) if system is not None else None
     engine = settings(LOOP, "Settings")
     kind, overridable = _arguments(system, asked, engine)
-    summary = asked.summary if asked else "Train a named system on data; name one before --help to see its settings too."
+    summary = (
+        asked.summary if asked else "Train a named system on data; name one before --help to see its settings too."
+    )
     example = EXAMPLE.format(system=system or "simclr", data="fashion" if system != "gpt2" else "moby-dick")
     if "--help" in words or "-h" in words:
         words = ["--help"]  # with the system among the words, tyro would leave it out of the usage
@@ -60,7 +62,12 @@ def finished(run: Any) -> dict[str, Any]:
     rows = run.metrics()
     print(f"{run.path} is trained. What it can do next:")
     print(f"  unlabeled evaluate {run.path}\n  unlabeled report {run.path}")
-    return {"run": str(run.path), "system": run.config["system"], "status": run.status, "last": rows[-1] if rows else {}}
+    return {
+        "run": str(run.path),
+        "system": run.config["system"],
+        "status": run.status,
+        "last": rows[-1] if rows else {},
+    }
 
 
 def _arguments(system: str | None, asked: About | None, engine: Sequence[Any]) -> tuple[type, list[str]]:

@@ -62,7 +62,8 @@ def text_of(evaluation: Mapping[str, Any]) -> str:
         widths = [max(map(len, column)) for column in zip(head, *rows)]
         lines = [head, ["-" * w for w in widths], *rows]
         text = "\n".join(
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))) for line in lines
+            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
+            for line in lines
         )
         parts.append("\n".join(x for x in (table.get("title"), text, table.get("note")) if x))
     return "\n\n".join(p for p in parts if p)

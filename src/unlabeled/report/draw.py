@@ -16,7 +16,10 @@ import numpy as np
 
 __all__ = ["bars", "chart", "grid", "picture", "png", "scatter", "ticks"]
 
-WIDTH, HEIGHT = 360, 220  # of a chart, in CSS pixels; drawn at about this size on any screen, so that text stays legible
+WIDTH, HEIGHT = (
+    360,
+    220,
+)  # of a chart, in CSS pixels; drawn at about this size on any screen, so that text stays legible
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 34  # margins for the axes
 POINTS = 240  # per line; more than the pixels can show is averaged
 COLOURS = 10  # variables --c0 to --c9
@@ -105,7 +108,9 @@ def grid(images: np.ndarray, columns: int | None = None, gap: int = 2) -> bytes:
 
 def picture(file: bytes, text: str, kind: str = "") -> str:
     """A PNG file inside the page. text: what is read out where pictures are not seen."""
-    return f'<img class="{kind}" alt="{escape(text, True)}" src="data:image/png;base64,{base64.b64encode(file).decode()}">'
+    return (
+        f'<img class="{kind}" alt="{escape(text, True)}" src="data:image/png;base64,{base64.b64encode(file).decode()}">'
+    )
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -120,10 +125,12 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _axes(xs: Sequence[float], ys: Sequence[float], to_x, to_y, across: str) -> str:  # noqa: ANN001
+def _axes(xs: Sequence[float], ys: Sequence[float], to_x, to_y, across: str) -> str:
     parts = []
     for y in ys:
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{to_y(y):.1f}" y2="{to_y(y):.1f}" stroke="var(--line)"/>')
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{to_y(y):.1f}" y2="{to_y(y):.1f}" stroke="var(--line)"/>'
+        )
         parts.append(f'<text x="{LEFT - 6}" y="{to_y(y) + 4:.1f}" text-anchor="end">{_number(y)}</text>')
     for x in xs:
         if LEFT - 1 <= to_x(x) <= WIDTH - RIGHT + 1:
@@ -136,12 +143,12 @@ def _svg(inside: str, text: str, width: int = WIDTH, height: int = HEIGHT) -> st
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(text, True)}">{inside}</svg>'
 
 
-def _ends(values) -> tuple[float, float]:  # noqa: ANN001
+def _ends(values) -> tuple[float, float]:
     listed = list(values)
     return min(listed), max(listed)
 
 
-def _scale(low: float, high: float, start: float, end: float):  # noqa: ANN202
+def _scale(low: float, high: float, start: float, end: float):
     span = (high - low) or 1.0
     return lambda value: start + (value - low) / span * (end - start)
 

@@ -179,7 +179,9 @@ def _data(run: Run) -> str:
     shown = "".join(f"<li>{_e(q.get('id', ''))}: {_e(q.get('reason', ''))}</li>" for q in refused[:20])
     if len(refused) > 20:
         shown += f"<li>and {len(refused) - 20:,} more in quarantine.jsonl</li>"
-    return _facts(facts) + (f"<details><summary>What was left out, and why</summary><ul>{shown}</ul></details>" if shown else "")
+    return _facts(facts) + (
+        f"<details><summary>What was left out, and why</summary><ul>{shown}</ul></details>" if shown else ""
+    )
 
 
 def _quarantined(file: Path) -> list[dict[str, Any]]:
