@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from record import record
-from unlabeled.report import write
 
 from unlabeled.engine.console import Console
 from unlabeled.engine.launch import at_checkpoint, train
@@ -18,6 +17,7 @@ from unlabeled.engine.loop import Settings
 from unlabeled.engine.record import Run
 from unlabeled.evaluate import evaluate
 from unlabeled.model import Model, load
+from unlabeled.report import write
 
 RUNS: dict[str, dict[str, Any]] = {
     "simclr-fashion-mnist": {"system": "simclr", "data": "fashion-mnist", "variant": "small", "budget": "8m"},

@@ -9,27 +9,27 @@ Run: python benchmarks/peer_simclr.py      prints medians of five interleaved ro
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance
+from rounds import compare
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from unlabeled.core.clock import Clock
 from unlabeled.core.config import resolve
 from unlabeled.data.sources import source
+from unlabeled.engine import machine
+from unlabeled.engine.optimise import parts_of
 from unlabeled.engine.precision import precision
 from unlabeled.methods.simclr import SimCLR
 
-BATCH, ROUNDS, SECONDS = 256, 5, 12.0
+BATCH = 256
 
 
 def images() -> np.ndarray:
@@ -107,8 +107,7 @@ def usual() -> Iterator[None]:
 
 def ours() -> Iterator[None]:
     """One step of the engine's work each time it is asked for the next."""
-    from unlabeled.engine.optimise import parts_of
-
+    machine.keep_freed_memory()
     torch.manual_seed(0)
     pixels = torch.from_numpy(images())[..., None]
     data = source("fashion").spec()
@@ -126,33 +125,26 @@ def ours() -> Iterator[None]:
         yield
 
 
-def pairs_per_second(steps: Iterator[None], seconds: float) -> float:
-    for _ in range(3):  # workers start, kernels are chosen
-        next(steps)
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        next(steps)
-        done += 1
-    return done * BATCH / (time.perf_counter() - start)
+def counted(make: Callable[[], Iterator[None]]) -> Callable[[], Callable[[], int]]:
+    """A contender out of an iterator of steps."""
 
+    def contender() -> Callable[[], int]:
+        steps = make()
 
-def main() -> None:
-    rates: dict[str, list[float]] = {"usual": [], "ours": []}
-    for _ in range(ROUNDS):
-        for name, make in (("usual", usual), ("ours", ours)):
-            steps = make()
-            rates[name].append(pairs_per_second(steps, SECONDS))
-            steps.close()  # type: ignore[attr-defined]
-    middle = {name: statistics.median(values) for name, values in rates.items()}
-    figures = {
-        "unit": "pairs per second with augmentation",
-        "medians": {name: round(value, 1) for name, value in middle.items()},
-        "rounds": {name: [round(v, 1) for v in values] for name, values in rates.items()},
-        "ratio": round(middle["ours"] / middle["usual"], 2),
-        "peer": "per-sample Pillow views in 2 DataLoader workers, float32 step",
-    }
-    print(json.dumps(figures))
+        def step() -> int:
+            next(steps)
+            return BATCH
+
+        return step
+
+    return contender
 
 
 if __name__ == "__main__":
-    main()
+    about = {
+        "batch": BATCH,
+        "images": "28 x 28 grey",
+        "encoder": "conv4, stride 1",
+        "peer": "Pillow views in 2 workers",
+    }
+    compare(__file__, {"unlabeled": counted(ours), "usual loop": counted(usual)}, "pairs per second with views", about)

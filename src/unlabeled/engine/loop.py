@@ -159,6 +159,7 @@ class Trainer:
         self.loader.close()
 
     def _start(self) -> None:
+        machine.keep_freed_memory()
         method, settings = self.method.to(device()), self.settings
         path, problems = checkpoint.latest(self.run.path / "checkpoints")
         for problem in problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import platform
 import time
@@ -18,7 +19,7 @@ from unlabeled.engine.precision import Precision
 from unlabeled.engine.record import write_atomically
 from unlabeled.parallel.world import device
 
-__all__ = ["ceiling", "peak_memory", "processor", "step_flops"]
+__all__ = ["ceiling", "keep_freed_memory", "peak_memory", "processor", "step_flops"]
 
 
 def processor() -> str:
@@ -62,6 +63,16 @@ def _measure(dtype: torch.dtype) -> float:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return 2 * size**3 / min(times)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed instead of returning it: a training step frees and asks for the same large blocks
+    again and again, and fresh pages cost more than the arithmetic of an elementwise operation. Elsewhere, nothing."""
+    if platform.system() == "Linux" and platform.libc_ver()[0] == "glibc":
+        trim_threshold, mmap_threshold, largest = -1, -3, 32 * 2**20  # numbers of malloc.h; its greatest threshold
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, largest)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def peak_memory() -> int:
