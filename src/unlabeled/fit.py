@@ -253,7 +253,7 @@ def carry_out(
 
     from unlabeled.evaluate import evaluate
 
-    model = load(run.path)
+    model = load(run.path, source)
     left = max(2.0, whole.amount - spent() - share.report)
     evaluation = keep(model.run, evaluate(model, quick=whole.amount < 300, seed=seed, budget_seconds=left))
     report = write(model, evaluation)

@@ -102,8 +102,10 @@ class Model:
             raise UserError(f"{self.system} cannot {capability}; it offers {offers}.")
 
 
-def load(path: str | Path) -> Model:
+def load(path: str | Path, source: Source | None = None) -> Model:
     """Open a run folder, an exported model, or a folder in the Hugging Face layout. Executes nothing of it.
+
+    source: the data it was trained on, where that was given in memory.
 
     Raises:
         UserError: where the folder is none of these, or the run has no checkpoint yet.
@@ -112,16 +114,16 @@ def load(path: str | Path) -> Model:
     if not folder.is_dir():
         raise UserError(f"There is no folder {path}; give a run folder or one in the Hugging Face layout.")
     if (folder / "unlabeled.json").exists():
-        return Model(*handed_on(folder))
+        return Model(*handed_on(folder), source=source)
     if (folder / "status.json").exists():
         run = Run(folder)
         if not (folder / "model" / "unlabeled.json").exists():  # killed, or still going on
-            return Model(run.config["system"], at_checkpoint(run), run)
-        return Model(*handed_on(folder / "model"), run=run)
+            return Model(run.config["system"], at_checkpoint(run), run, source)
+        return Model(*handed_on(folder / "model"), run, source)
     for system in catalogue.methods():
         kind = catalogue.method(system)
         if kind.opens(folder):
-            return Model(system, kind.from_pretrained(folder))
+            return Model(system, kind.from_pretrained(folder), source=source)
     raise UserError(f"{folder} is neither a run folder nor a model in a layout that a method here opens.")
 
 
