@@ -150,8 +150,6 @@ def test_impossible_wishes_get_a_sentence():
         method.sample(1, steps=101)
     with pytest.raises(UserError, match="unconditional"):
         method.sample(1, condition="a cat")
-    with pytest.raises(UserError, match="halved"):
-        tiny(size=7)
 
 
 def test_bound_is_complete_when_it_looks_everywhere():

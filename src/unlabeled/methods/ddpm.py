@@ -157,8 +157,6 @@ class DDPM(Method):
             dropout=config.dropout,
             groups=config.groups,
         )
-        if spec.image_size % self.net.stride or not spec.image_size:
-            raise UserError(f"Images of {spec.image_size} pixels cannot be halved {len(config.mult) - 1} times evenly.")
 
     @property
     def chain(self) -> Chain:

@@ -67,8 +67,8 @@ class _Residual(nn.Module):
         self.conv_shortcut = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """x (n, width_in, h, w), time (n, width): already projected to this block's width."""
-        h = self.conv1(F.silu(self.norm1(x))) + time.to(x.dtype)[:, :, None, None]
+        """x (n, width_in, h, w), time (n, width): already projected to this block's width, with the bias of conv1."""
+        h = F.conv2d(F.silu(self.norm1(x)), self.conv1.weight, padding=1) + time.to(x.dtype)[:, :, None, None]
         h = F.dropout(F.silu(self.norm2(h)), self.dropout, self.training)
         return self.conv_shortcut(x) + self.conv2(h)
 
@@ -88,7 +88,8 @@ class _Attention(nn.Module):
         weight = torch.cat([self.to_q.weight, self.to_k.weight, self.to_v.weight])
         bias = torch.cat([self.to_q.bias, self.to_k.bias, self.to_v.bias])
         q, k, v = F.conv1d(h, weight[:, :, None], bias).chunk(3, dim=1)
-        # Two products: at 49 to 256 positions they beat the fused call on a CPU, and no axis has to be moved.
+        # Two products need no axis moved; with gradient, in bfloat16 on a CPU, 49 to 256 positions take them 0.3 to 0.8
+        # of the time of the fused call (in float32 1.1 to 1.4).
         scores = (q.transpose(1, 2) @ k).float() * c**-0.5  # (n, asking, asked)
         h = v @ scores.softmax(dim=-1).to(v.dtype).transpose(1, 2)
         out = self.to_out[0]
@@ -231,10 +232,15 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
     def _times(self, t: Tensor) -> dict[nn.Module, Tensor]:
-        """What each residual block adds, (n, width): all projections in one product."""
+        """What each residual block adds, (n, width): all projections in one product.
+
+        The bias of the block's first convolution comes along, since its gradient is a sum over all pixels, which the
+        addition of the time needs anyway.
+        """
         time = F.silu(self.time_embedding(sinusoid(t, self.ch)))
         projections = [m.time_emb_proj for m in self._residuals]
-        weight, bias = torch.cat([p.weight for p in projections]), torch.cat([p.bias for p in projections])
+        weight = torch.cat([p.weight for p in projections])
+        bias = torch.cat([m.time_emb_proj.bias + m.conv1.bias for m in self._residuals])
         parts = F.linear(time, weight, bias).split([p.out_features for p in projections], dim=1)
         return dict(zip(self._residuals, parts))
 

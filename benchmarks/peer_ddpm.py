@@ -1,0 +1,138 @@
+"""Training images per second: DDPM here against diffusers' UNet2DModel of the same shape, in turn.
+
+The peer trains as diffusers' own example of unconditional training does: float32, DDPMScheduler.add_noise, mse_loss,
+AdamW, gradient clipped at 1; its bfloat16-autocast row is the same loop under torch.autocast. Ours is the engine's
+step: transform (mirroring, times, noise), loss in the fastest precision of this machine, clipping, fused Adam. Both
+are given uint8 images in memory; neither keeps averaged weights. The last line printed is JSON.
+
+Run: python benchmarks/peer_ddpm.py      (alone on the machine; about two minutes on two cores)
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unlabeled.core.batch import Spec
+from unlabeled.core.clock import Clock
+from unlabeled.core.config import resolve
+from unlabeled.engine.optimise import parts_of
+from unlabeled.engine.precision import precision
+from unlabeled.methods.ddpm import DDPM
+
+BATCH, SIZE = 64, 28
+# The groups are ours in both: with the peer's default of 32 on 32 channels, the norm would cancel the time.
+SHAPE = {"channels": 32, "mult": (1, 2, 2), "blocks": 1, "attention": (2,), "groups": 8, "dropout": 0.0}
+ROUNDS, STEPS = 5, 6  # steps of each contender in each round
+
+Step = Callable[[Tensor], float]
+
+
+def ours() -> Step:
+    """One step as the engine takes it."""
+    torch.manual_seed(0)
+    method = DDPM(resolve(DDPM, "laptop", SHAPE), Spec("image", image_size=SIZE, channels=1)).train()
+    part, compute, clock = (
+        parts_of(method)["main"],
+        precision("fastest"),
+        Clock(steps=100, examples=10**6, progress=0.5),
+    )
+
+    def step(images: Tensor) -> float:
+        with torch.no_grad():
+            batch = method.transform({"image": images}, clock)
+        with compute.computing():
+            loss = method.loss(batch, "main", clock).loss
+        loss.backward()
+        part.step(clock)
+        return loss.item()
+
+    return step
+
+
+def peer(*, bf16: bool) -> Step:
+    """The usual loop around diffusers' class."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    levels = range(len(SHAPE["mult"]))
+    kinds = ["Attn" if i in SHAPE["attention"] else "" for i in levels]
+    model = UNet2DModel(
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=SHAPE["blocks"],
+        block_out_channels=tuple(SHAPE["channels"] * m for m in SHAPE["mult"]),
+        down_block_types=tuple(f"{k}DownBlock2D" for k in kinds),
+        up_block_types=tuple(f"{k}UpBlock2D" for k in reversed(kinds)),
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+        attention_head_dim=None,
+        norm_num_groups=SHAPE["groups"],
+    ).train()
+    scheduler = DDPMScheduler(1000)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step(images: Tensor) -> float:
+        clean = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+        noise = torch.randn_like(clean)
+        t = torch.randint(0, 1000, (len(clean),))
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            prediction = model(scheduler.add_noise(clean, noise, t), t).sample
+            loss = F.mse_loss(prediction.float(), noise)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def measure(contenders: dict[str, Step], rounds: int, steps: int) -> dict[str, float]:
+    """Median over rounds of each contender's images per second; contenders take turns within a round."""
+    images = torch.randint(0, 256, (BATCH, SIZE, SIZE, 1), dtype=torch.uint8)
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for step in contenders.values():  # first calls allocate and choose kernels
+        step(images)
+        step(images)
+    for _ in range(rounds):
+        for name, step in contenders.items():
+            began = time.perf_counter()
+            for _ in range(steps):
+                step(images)
+            rates[name].append(steps * BATCH / (time.perf_counter() - began))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def main(rounds: int = ROUNDS, steps: int = STEPS) -> None:
+    contenders = {
+        "unlabeled": ours(),
+        "diffusers float32": peer(bf16=False),
+        "diffusers bfloat16 autocast": peer(bf16=True),
+    }
+    rates = measure(contenders, rounds, steps)
+    fastest = rates["unlabeled"]
+    figures = {
+        "shape": SHAPE | {"batch": BATCH, "image_size": SIZE},
+        "rounds": rounds,
+        "steps_per_round": steps,
+        "threads": torch.get_num_threads(),
+        "images_per_second": {name: round(rate, 1) for name, rate in rates.items()},
+        "ratio_to_float32": round(fastest / rates["diffusers float32"], 3),
+        "ratio_to_bfloat16_autocast": round(fastest / rates["diffusers bfloat16 autocast"], 3),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
