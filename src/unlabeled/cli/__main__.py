@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from unlabeled.core.errors import UserError
 
@@ -49,6 +50,8 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
+        sys.stdout = Path(os.devnull).open("w")
     try:
         code = _run(words)
         sys.stdout.flush()

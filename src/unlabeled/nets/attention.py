@@ -83,7 +83,8 @@ class SelfAttention(nn.Module):
 
 def attend_causally(qkv: Tensor) -> Tensor:
     """Query, key, value (3, batch, heads, time, width) to (batch, heads, time, width); each sees no later one."""
-    if qkv.device.type == "cpu" and qkv.shape[3] <= _LONGEST_KEPT:
+    # A tracer (of an ONNX export) would record our products without their writes into slices.
+    if qkv.device.type == "cpu" and qkv.shape[3] <= _LONGEST_KEPT and not torch.jit.is_tracing():
         return _CausalProducts.apply(qkv.contiguous().flatten(1, 2)).view(qkv.shape[1:])
     return F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=True)
 
