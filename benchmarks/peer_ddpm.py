@@ -5,24 +5,24 @@ AdamW, gradient clipped at 1; its bfloat16-autocast row is the same loop under t
 step: transform (mirroring, times, noise), loss in the fastest precision of this machine, clipping, fused Adam. Both
 are given uint8 images in memory; neither keeps averaged weights. The last line printed is JSON.
 
-Run: python benchmarks/peer_ddpm.py      (alone on the machine; about two minutes on two cores)
+Run: python benchmarks/peer_ddpm.py      (alone on the machine; about five minutes)
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from rounds import compare
 from torch import Tensor
 
 from unlabeled.core.batch import Spec
 from unlabeled.core.clock import Clock
 from unlabeled.core.config import resolve
+from unlabeled.engine import machine
 from unlabeled.engine.optimise import parts_of
 from unlabeled.engine.precision import precision
 from unlabeled.methods.ddpm import DDPM
@@ -30,13 +30,13 @@ from unlabeled.methods.ddpm import DDPM
 BATCH, SIZE = 64, 28
 # The groups are ours in both: with the peer's default of 32 on 32 channels, the norm would cancel the time.
 SHAPE = {"channels": 32, "mult": (1, 2, 2), "blocks": 1, "attention": (2,), "groups": 8, "dropout": 0.0}
-ROUNDS, STEPS = 5, 6  # steps of each contender in each round
 
 Step = Callable[[Tensor], float]
 
 
 def ours() -> Step:
     """One step as the engine takes it."""
+    machine.keep_freed_memory()
     torch.manual_seed(0)
     method = DDPM(resolve(DDPM, "laptop", SHAPE), Spec("image", image_size=SIZE, channels=1)).train()
     part, compute, clock = (
@@ -98,41 +98,26 @@ def peer(*, bf16: bool) -> Step:
     return step
 
 
-def measure(contenders: dict[str, Step], rounds: int, steps: int) -> dict[str, float]:
-    """Median over rounds of each contender's images per second; contenders take turns within a round."""
-    images = torch.randint(0, 256, (BATCH, SIZE, SIZE, 1), dtype=torch.uint8)
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for step in contenders.values():  # first calls allocate and choose kernels
-        step(images)
-        step(images)
-    for _ in range(rounds):
-        for name, step in contenders.items():
-            began = time.perf_counter()
-            for _ in range(steps):
-                step(images)
-            rates[name].append(steps * BATCH / (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in rates.items()}
+def on_batches(make: Callable[[], Step]) -> Callable[[], Callable[[], int]]:
+    """The same images again and again, as the contenders want them."""
 
+    def contender() -> Callable[[], int]:
+        step = make()
+        images = torch.randint(0, 256, (BATCH, SIZE, SIZE, 1), dtype=torch.uint8)
 
-def main(rounds: int = ROUNDS, steps: int = STEPS) -> None:
-    contenders = {
-        "unlabeled": ours(),
-        "diffusers float32": peer(bf16=False),
-        "diffusers bfloat16 autocast": peer(bf16=True),
-    }
-    rates = measure(contenders, rounds, steps)
-    fastest = rates["unlabeled"]
-    figures = {
-        "shape": SHAPE | {"batch": BATCH, "image_size": SIZE},
-        "rounds": rounds,
-        "steps_per_round": steps,
-        "threads": torch.get_num_threads(),
-        "images_per_second": {name: round(rate, 1) for name, rate in rates.items()},
-        "ratio_to_float32": round(fastest / rates["diffusers float32"], 3),
-        "ratio_to_bfloat16_autocast": round(fastest / rates["diffusers bfloat16 autocast"], 3),
-    }
-    print(json.dumps(figures))
+        def counted() -> int:
+            step(images)
+            return BATCH
+
+        return counted
+
+    return contender
 
 
 if __name__ == "__main__":
-    main()
+    contenders = {
+        "unlabeled": on_batches(ours),
+        "diffusers float32": on_batches(partial(peer, bf16=False)),
+        "diffusers bfloat16 autocast": on_batches(partial(peer, bf16=True)),
+    }
+    compare(__file__, contenders, "training images per second", SHAPE | {"batch": BATCH, "image_size": SIZE})
