@@ -74,7 +74,7 @@ class Part:
 
     def state(self) -> dict[str, Tensor]:
         """Tensors of the optimisers, by `<index>.<parameter>.<name>`."""
-        names = {p: n for n, p in self.named.items()}
+        names: dict[Tensor, str] = {p: n for n, p in self.named.items()}
         return {
             f"{i}.{names[p]}.{key}": value
             for i, optimizer in enumerate(self.optimizers)

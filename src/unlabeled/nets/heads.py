@@ -29,11 +29,12 @@ def mlp(
     for i, (a, b) in enumerate(pairwise(widths)):
         final = i == len(widths) - 2
         normalised = last != "plain" if final else norm
-        layers.append(nn.Linear(a, b, bias=not normalised))
+        linear = nn.Linear(a, b, bias=not normalised)
+        layers.append(linear)
         if std is not None:
-            nn.init.normal_(layers[-1].weight, std=std)
-            if layers[-1].bias is not None:
-                nn.init.zeros_(layers[-1].bias)
+            nn.init.normal_(linear.weight, std=std)
+            if not normalised:
+                nn.init.zeros_(linear.bias)
         if normalised:
             layers.append(BatchNorm(b, shift=not final or last == "norm"))
         if not final:

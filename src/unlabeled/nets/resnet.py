@@ -55,9 +55,7 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):  # variance scaling of fan in, truncated, as SimCLR's authors start it
                 nn.init.trunc_normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()) / 0.87962566)
             if isinstance(module, Block) and zero_last:
-                last = module.norms[-1].weight
-                assert last is not None
-                nn.init.zeros_(last)
+                nn.init.zeros_(module.norms[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(F.relu(self.stem_norm(self.stem(x.to(memory_format=torch.channels_last))), inplace=True))

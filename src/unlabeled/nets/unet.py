@@ -120,7 +120,7 @@ class _Up(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         w = self.conv.weight.flip(2, 3).transpose(0, 1)  # (in, out, 3, 3)
-        kernel = sum(F.pad(w, (b, 1 - b, a, 1 - a)) for a in (0, 1) for b in (0, 1))
+        kernel = torch.stack([F.pad(w, (b, 1 - b, a, 1 - a)) for a in (0, 1) for b in (0, 1)]).sum(0)
         return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
 
 
@@ -216,6 +216,7 @@ class UNet(nn.Module):
         h = self.conv_in(x)
         skips = [h]
         for level in self.down_blocks:
+            assert isinstance(level, _Level)
             for i in range(len(level.resnets)):
                 h = level.block(i, h, times)
                 skips.append(h)
@@ -225,6 +226,7 @@ class UNet(nn.Module):
         h = self.mid_block.block(0, h, times)
         h = self.mid_block.block(1, h, times)
         for level in self.up_blocks:
+            assert isinstance(level, _Level)
             for i in range(len(level.resnets)):
                 h = level.block(i, torch.cat([h, skips.pop()], dim=1), times)
             if hasattr(level, "upsamplers"):

@@ -25,8 +25,9 @@ class ImagesInMemory(Source):
                 f"Images in memory are (n, height, width) or (n, height, width, 1 or 3); got {images.shape}."
             )
         self.images, self.name = images if images.ndim == 4 else images[..., None], name
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
-        self.classes = () if labels is None else tuple(str(c) for c in range(int(self.labels.max()) + 1))
+        if labels is not None:
+            self.labels = np.asarray(labels, dtype=np.int64)
+            self.classes = tuple(str(c) for c in range(int(self.labels.max()) + 1))
 
     def __len__(self) -> int:
         return len(self.images)
