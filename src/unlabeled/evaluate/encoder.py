@@ -87,7 +87,7 @@ def _known(examples: Examples) -> np.ndarray | None:
 
 
 def _probe(
-    features: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    features: Sequence[tuple[str, np.ndarray, np.ndarray]],  # name, of train, of test
     train: Examples,
     test: Examples,
     into: Evaluation,
@@ -101,8 +101,8 @@ def _probe(
     draws = 5 if limit.left > 4 else 3
     rows: list[list[Any]] = []
     few: dict[str, tuple[float, float]] = {}
-    count = min(len(x) for _, bank, queries in features for x in (bank,))
-    asked = min(len(queries) for _, _, queries in features)  # large images may not all be in memory
+    # Large images may not all be in memory; all rows of the table are about the same examples.
+    count, asked = (min(len(f[i]) for f in features) for i in (1, 2))
     seen, open_ = labels[:count] >= 0, answers[:asked] >= 0
     y, a = labels[:count][seen], answers[:asked][open_]
     for name, bank, queries in features:
@@ -126,18 +126,22 @@ def _probe(
     if smallest < max(FEW):
         note.append(f"the rarest class has only {smallest} labels, all of which are used where more are asked for")
     into.tables.append(Table("What the features know about the labels", columns, rows, "; ".join(note) + "."))
-    into.headline.append(_headline(few))
+    into.headline.append(_headline(few, len(a)))
 
 
-def _headline(few: dict[str, tuple[float, float]]) -> str:
-    """few: mean and deviation of the accuracy with 100 labels a class, the model's own first."""
-    (_, own), *others = few.items()
-    best, number = max(others, key=lambda other: other[1][0])
-    listed = ", ".join(f"{name.split(', ')[-1]} {100 * mean:.1f} %" for name, (mean, _) in others)
-    gap, noise = own[0] - number[0], (own[1] ** 2 + number[1] ** 2) ** 0.5
-    result = "above all of them" if gap > noise else f"no better than {best.split(', ')[-1]}"
-    if abs(gap) <= noise:
-        result = f"not distinguishable from {best.split(', ')[-1]}"
+def _headline(few: dict[str, tuple[float, float]], asked: int) -> str:
+    """few: mean and deviation of the accuracy with 100 labels a class, the model's own first; asked: test examples.
+
+    A difference counts where it exceeds twice what draws of labels and the choice of test examples make of it.
+    """
+    (_, own), *others = ((name.split(", ")[-1], value) for name, value in few.items())
+    best, rival = max(others, key=lambda other: other[1][0])
+    noise = sum(sd**2 + mean * (1 - mean) / asked for mean, sd in (own, rival)) ** 0.5
+    gap = own[0] - rival[0]
+    result = f"not distinguishable from {best}"
+    if abs(gap) > 2 * noise:
+        result = "above all of them" if gap > 0 else f"below {best}"
+    listed = ", ".join(f"{name} {100 * mean:.1f} %" for name, (mean, _) in others)
     return (
         f"With 100 labels a class, a linear probe on the learned features is right on {100 * own[0]:.1f} % "
         f"(± {100 * own[1]:.1f}) of held-out examples; without learning: {listed}. That is {result}."

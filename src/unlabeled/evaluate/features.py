@@ -7,6 +7,7 @@ under different hashes are not comparable, and none of them is comparable with a
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import NamedTuple
 
@@ -25,17 +26,21 @@ RECIPE = {"form": 1, "images": 10_000, "examples": 32_000, "batch": 64, "lr": 3e
 
 
 class FeatureSpace(NamedTuple):
-    """Maps images to features. name: with its hash. accuracy: of the classifier on held-out images, or None."""
+    """Maps images to features. name: with its hash. accuracy: of the classifier on held-out images, or None.
+
+    scale: of the features, such that their mean variance over the training images is 1.
+    """
 
     name: str
     network: nn.Module
-    accuracy: float | None
+    accuracy: float | None = None
+    scale: float = 1.0
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """(n, height, width, channels) uint8 to (n, 64) float32."""
         with torch.no_grad():
             parts = [self.network(_floats(images[i : i + 500])) for i in range(0, len(images), 500)]
-        return torch.cat(parts).numpy()
+        return self.scale * torch.cat(parts).numpy()
 
 
 class _Network(nn.Module):
@@ -64,23 +69,29 @@ def feature_space(
     images: (n, height, width, channels) uint8, the training images; the first 10,000 are used. labels: (n,) int64 from
     0, -1 where unknown. test: images and labels that its accuracy is taken on. Trained weights are kept in the cache.
     """
-    known = np.zeros(len(images), bool) if labels is None else labels >= 0
+    seen = images[: int(RECIPE["images"])]
+    known = np.zeros(len(seen), bool) if labels is None else np.asarray(labels)[: len(seen)] >= 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(RECIPE["seed"]))
-        if labels is None or len(np.unique(labels[known])) < 2:
-            name = fingerprint("fd-rand", RECIPE, images.shape[1:], torch.__version__)[:8]
-            return FeatureSpace(f"fd-rand-{name}", _Network(images.shape[3], 0).eval(), None)
-        x, y = images[known][: int(RECIPE["images"])], labels[known][: int(RECIPE["images"])]
-        network = _Network(images.shape[3], int(y.max()) + 1)
-        name = fingerprint("fd-clf", RECIPE, _digest(x, y), torch.__version__)[:8]
+        if labels is None or len(np.unique(labels[: len(seen)][known])) < 2:
+            space = FeatureSpace(f"fd-rand-{_hash(seen, None)}", _Network(images.shape[3], 0).eval())
+            return _scaled(space, seen)
+        x, y = seen[known], np.asarray(labels, np.int64)[: len(seen)][known]
+        network, name = _Network(images.shape[3], int(y.max()) + 1), _hash(x, y)
         _trained(network, x, y, name)
-    space = FeatureSpace(f"fd-clf-{name}", network.eval(), None)
-    if test is None or not (test[1] >= 0).any():
-        return space
-    held, answers = test[0][test[1] >= 0], test[1][test[1] >= 0]
-    with torch.no_grad():
-        guess = network.head(torch.from_numpy(space(held))).argmax(1).numpy()
-    return space._replace(accuracy=float((guess == answers).mean()))
+    space = FeatureSpace(f"fd-clf-{name}", network.eval())
+    accuracy = None
+    if test is not None and (test[1] >= 0).any():
+        held, answers = test[0][test[1] >= 0], test[1][test[1] >= 0]
+        with torch.no_grad():
+            guess = network.head(torch.from_numpy(space(held))).argmax(1).numpy()
+        accuracy = float((guess == answers).mean())
+    return _scaled(space._replace(accuracy=accuracy), seen)
+
+
+def _scaled(space: FeatureSpace, images: np.ndarray) -> FeatureSpace:
+    variance = float(space(images).var(0).mean())
+    return space._replace(scale=variance**-0.5 if variance > 0 else 1.0)
 
 
 def _trained(network: _Network, images: np.ndarray, labels: np.ndarray, name: str) -> None:
@@ -117,9 +128,8 @@ def _floats(images: np.ndarray) -> Tensor:
     return nn.functional.adaptive_avg_pool2d(x, SIDE) if max(x.shape[2:]) > SIDE else x
 
 
-def _digest(images: np.ndarray, labels: np.ndarray) -> str:
-    import hashlib
-
+def _hash(images: np.ndarray, labels: np.ndarray | None) -> str:
+    """Eight digits that change with data, recipe and torch's version."""
     digest = hashlib.sha256(str(images.shape).encode() + np.ascontiguousarray(images).tobytes())
-    digest.update(np.asarray(labels, np.int64).tobytes())
-    return digest.hexdigest()
+    digest.update(b"" if labels is None else labels.tobytes())
+    return fingerprint(RECIPE, digest.hexdigest(), torch.__version__)[:8]

@@ -26,7 +26,9 @@ def measure(model: Model, into: Evaluation, *, quick: bool, seed: int, limit: Ti
     """Add the table of distances, samples and their nearest training images."""
     parts = [model.source.split(part) for part in ("train", "test")]
     sizes = (4000, 2000) if quick else (60_000, 10_000)
-    train, test = (chosen(p, model.store(p), n, seed) for p, n in zip(parts, sizes))
+    train, test = (
+        chosen(p, model.store(p), n) for p, n in zip(parts, sizes)
+    )  # whatever the seed: one space, one floor
     bank, held = images(train), images(test)
 
     wanted = 500 if quick else 5000
@@ -67,6 +69,8 @@ def measure(model: Model, into: Evaluation, *, quick: bool, seed: int, limit: Ti
         f"perfect samples: compare with the floor. Near-copies: samples nearer to one of {len(bank):,} training images "
         "in pixels than 99 % of held-out images are; 1 % is what new draws of the data would show."
     )
+    if len(held) < n:
+        note += f" The floor is over only {len(held):,} images, which makes it look higher than it is."
     into.tables.append(Table("How near the samples are to the data", columns, rows, note))
     into.diagnostics |= {"feature_space": space.name, "samples": n, "near_copies": round(found.share, 4)}
     into.headline.append(_headline(rows, found.share))
@@ -138,15 +142,14 @@ def _row(
 
 def _headline(rows: list[list[Any]], share: float) -> str:
     own, untrained, gaussian, floor = (row[2] for row in rows)
+    held = f"held-out images {floor:.3g}, " if rows[3][1] >= rows[0][1] else ""  # with fewer images FD is larger
     result = "nearer than" if own < gaussian else "no nearer than"
-    copied = (
-        f"{100 * share:.1f} % of the samples are nearly copies of training images."
-        if share > 0.05
-        else "They are not copies of training images."
-    )
+    copied = "They are not copies of training images."
+    if share > 0.05:
+        copied = f"{100 * share:.1f} % of the samples are nearly copies of training images."
     return (
-        f"The samples lie {own:.1f} from the data (Fréchet distance; held-out images {floor:.1f}, untrained "
-        f"{untrained:.1f}): {result} a Gaussian fitted to the pixels ({gaussian:.1f}). {copied}"
+        f"The samples lie {own:.3g} from the data (Fréchet distance; {held}untrained {untrained:.3g}): {result} a "
+        f"Gaussian fitted to the pixels ({gaussian:.3g}). {copied}"
     )
 
 
