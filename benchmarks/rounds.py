@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["compare"]
 
-ROUNDS, WARM_UP, SECONDS = 5, 3, 10.0
+ROUNDS, WARM_UP, SECONDS = 5, 3, 6.0
 Contender = Callable[[], Callable[[], int]]  # makes a step; the step returns how many items it worked on
 
 
