@@ -33,6 +33,10 @@ Goal = Literal["represent", "generate"]
 GOALS: tuple[Goal, ...] = ("represent", "generate")
 SHORTEST = 20.0  # seconds; importing torch, evaluating and drawing take ten of them
 HOUR = 3600.0
+# Share of the budget and least seconds for evaluation: probes of features are quick, text is scored and continued, samples
+# of images take as long as one gives them.
+EVALUATION = {"simclr": (0.08, 5.0), "gpt2": (0.12, 7.0), "ddpm": (0.2, 8.0)}
+LONGEST_EVALUATION = 240.0
 
 
 @dataclass(frozen=True)
@@ -181,13 +185,13 @@ def _choose_for_text(found: Inspection, goal: Goal, seconds: float, accelerator:
     return Choice("gpt2", variant, goal, changed, tuple(why))
 
 
-def shares(budget: float, spent: float, goal: Goal) -> Shares:
+def shares(budget: float, spent: float, system: str) -> Shares:
     """Divide what is left of the budget (seconds), `spent` of it being gone: evaluation gets a share of the whole
     budget within bounds, the report a little, training the rest but never less than a third of what is left."""
     left = max(budget - spent, 1.0)
-    report = 1.0 + 0.005 * min(budget, 600)
-    # Drawing and comparing samples takes longer than probing features.
-    evaluation = min(max((0.25 if goal == "generate" else 0.18) * budget, 6.0), 240.0)
+    report = 0.5 + 0.005 * min(budget, 600)
+    share, least = EVALUATION.get(system, (0.15, 8.0))
+    evaluation = min(max(share * budget, least), LONGEST_EVALUATION)
     return Shares(max(left - evaluation - report, left / 3), evaluation, report)
 
 
@@ -240,7 +244,7 @@ def carry_out(
     except UserError:
         shutil.rmtree(run.path)  # nothing but its configuration is in it
         raise
-    share = shares(whole.amount, spent(), choice.goal)
+    share = shares(whole.amount, spent(), choice.system)
     say(
         f"Plan    {whole}: {spent():.0f} s went into looking and preparing, {share.training:.0f} s are for training, "
         f"{share.evaluation:.0f} s for evaluation, {share.report:.0f} s for the report"
