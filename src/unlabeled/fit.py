@@ -259,13 +259,13 @@ def carry_out(
 
     model = load(run.path, source)
     left = max(2.0, whole.amount - spent() - share.report)
-    evaluation = keep(model.run, evaluate(model, quick=whole.amount < 300, seed=seed, budget_seconds=left))
+    evaluation = keep(run, evaluate(model, quick=whole.amount < 300, seed=seed, budget_seconds=left))
     report = write(model, evaluation)
     say("\n" + text_of(evaluation))
     say(f"\nReport  {report}\nModel   {run.path}   ({spent():.0f} s of {whole})\n\nNext")
     for line in _next(run.path, choice):
         say(f"  {line}")
-    return Done(model.run, model, choice, found, evaluation, report, spent())
+    return Done(run, model, choice, found, evaluation, report, spent())
 
 
 def in_words(found: Inspection) -> str:

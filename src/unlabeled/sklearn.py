@@ -19,7 +19,7 @@ import numpy as np
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import check_is_fitted, validate_data  # pyrefly: ignore
 except ImportError:
     raise ImportError('This needs scikit-learn; install it with: pip install "unlabeled[sklearn]"') from None
 
@@ -80,7 +80,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.model_.embed(self._images(validate_data(self, X, reset=False, allow_nd=True)))
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags = super().__sklearn_tags__()  # pyrefly: ignore
         tags.transformer_tags.preserves_dtype = []  # features are float32, whatever came in
         return tags
 

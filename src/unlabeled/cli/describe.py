@@ -138,8 +138,8 @@ def _default(node: ast.expr | None) -> Any:
     if node is None:
         return None
     try:
-        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-            return _ARITHMETIC[type(node.op)](_default(node.left), _default(node.right))
+        if isinstance(node, ast.BinOp) and (compute := _ARITHMETIC.get(type(node.op))) is not None:  # pyrefly: ignore
+            return compute(_default(node.left), _default(node.right))
         return ast.literal_eval(node)
     except (ValueError, TypeError, ZeroDivisionError):
         return ast.unparse(node)

@@ -128,7 +128,7 @@ def to_onnx(model: Any, folder: Path) -> list[Path]:
         for n in (2, 5):
             batch = draw(n)
             expected = network(batch).numpy()
-            (found,) = session.run(None, {name: batch.numpy()})
+            found = np.asarray(session.run(None, {name: batch.numpy()})[0])
             if found.shape != expected.shape or np.abs(found - expected).max() > 1e-3 * np.abs(expected).max():
                 path.unlink()
                 raise UserError(f"The ONNX graph of {model.system} does not agree with the model; use --to hf.")

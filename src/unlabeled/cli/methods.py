@@ -37,7 +37,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         return found
     from unlabeled.core import catalogue
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in catalogue.methods():
         method = catalogue.method(name)
         rows.append({"name": name, "takes": list(method.takes), "goal": method.goal, "paper": asdict(method.paper)})
@@ -87,21 +87,27 @@ def parameter_counts(method: Any) -> dict[str, int]:
     """Trained and frozen weights of every variant, on data of the usual size; nothing is allocated."""
     import torch
 
-    from unlabeled.core.batch import Spec
     from unlabeled.core.config import resolve
 
-    usual = {
-        "image": Spec(kind="image", image_size=32, channels=3),
-        "text": Spec(kind="text", vocabulary=50257),  # GPT-2's own
-        "wave": Spec(kind="wave", sample_rate_hz=16000, longest=160000),
-    }
-    spec = next(usual[f] for f in method.takes if f in usual)
     counts = {}
     for name in method.variants:
+        config = resolve(method, name)
         with torch.device("meta"):
-            built = method(resolve(method, name), spec)
+            built = method(config, _usual(method.takes, config))
         counts[name] = sum(p.numel() for p in built.parameters())
     return counts
+
+
+def _usual(takes: Sequence[str], config: Any) -> Any:
+    """Data of the usual size: 32 x 32 colour images, as many token ids as the configuration asks for, 10 s of sound."""
+    from unlabeled.core.batch import Spec
+
+    if "image" in takes:
+        return Spec(kind="image", image_size=32, channels=3)
+    if "text" in takes:
+        bytes_alone = getattr(config, "tokenizer", "") == "bytes"  # 256 and the end of a document
+        return Spec(kind="text", vocabulary=257 if bytes_alone else getattr(config, "vocabulary", 32_000))
+    return Spec(kind="wave", sample_rate_hz=16_000, longest=160_000)
 
 
 def results(name: str) -> list[dict[str, Any]]:

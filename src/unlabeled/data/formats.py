@@ -7,7 +7,7 @@ import io
 import math
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def read_idx(source: Path | str | bytes) -> np.ndarray:
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            return _idx(gzip.GzipFile(fileobj=raw) if packed else raw)
+            return _idx(cast(IO[bytes], gzip.GzipFile(fileobj=raw) if packed else raw))
     except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise BadRecord(f"unreadable IDX: {error}") from error
 

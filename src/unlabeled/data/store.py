@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +27,17 @@ if TYPE_CHECKING:
     from unlabeled.core.batch import Example
     from unlabeled.core.method import Method
 
-__all__ = ["Store", "build"]
+__all__ = ["NothingUsable", "Store", "build"]
 
 _CHUNK = 256  # records handed to the decoding threads at a time
+
+
+class NothingUsable(UserError):
+    """Every record was refused; `refused` says why."""
+
+    def __init__(self, sentence: str, refused: Sequence[Quarantined]) -> None:
+        super().__init__(sentence)
+        self.refused = refused
 
 
 class Store:
@@ -149,7 +157,9 @@ def _write(source: Source, method: Method, folder: Path, progress: Callable[[int
             file.close()
     if not rows:
         reason = f"; the first was refused because: {refused[0].reason}" if refused else ""
-        raise UserError(f"Nothing in {source.name} can be used: all {len(refused)} files were refused{reason}.")
+        raise NothingUsable(
+            f"Nothing in {source.name} can be used: all {len(refused)} files were refused{reason}.", refused
+        )
     fields = {
         name: {"dtype": dtypes[name], "shape": [lengths, *(shapes[name] if window is None else ())]} for name in files
     }

@@ -21,12 +21,12 @@ from unlabeled.core.batch import Spec
 from unlabeled.core.config import from_dict, resolve, to_dict
 from unlabeled.core.errors import Interrupted, UserError
 from unlabeled.core.method import Method
-from unlabeled.data.source import Source, write_quarantine
+from unlabeled.data.source import Quarantined, Source, write_quarantine
 from unlabeled.data.sources import source as open_source
-from unlabeled.data.store import build
+from unlabeled.data.store import NothingUsable, Store, build
 from unlabeled.engine import checkpoint
 from unlabeled.engine.loop import Observer, Settings, Trainer
-from unlabeled.engine.record import Run
+from unlabeled.engine.record import Run, write_atomically
 from unlabeled.parallel.world import rank, started, together, world
 
 __all__ = ["at_checkpoint", "begin", "hand_on", "handed_on", "resume", "train", "untrained"]
@@ -138,11 +138,12 @@ def _carry_out(run: Run, source: Source, observers: Sequence[Observer]) -> Run:
     store = build(part, method)
     trainer = Trainer(method, store, run, settings, observers)
     if rank() == 0:
-        write_quarantine(run.path / "quarantine.jsonl", store.quarantined)
+        refused = _refused(store, source.split("test"), method)
+        write_quarantine(run.path / "quarantine.jsonl", refused)
         run.set_status("running", processes=world())
-        if store.quarantined:
+        if refused:
             trainer.say(
-                f"{len(store.quarantined):,} of {len(part) + len(source.quarantined):,} files could not be used; "
+                f"{len(refused):,} of {len(source) + len(source.quarantined):,} files could not be used; "
                 f"{run.path / 'quarantine.jsonl'} says why."
             )
     try:
@@ -152,6 +153,18 @@ def _carry_out(run: Run, source: Source, observers: Sequence[Observer]) -> Run:
         raise
     _finish(trainer, "finished")
     return run
+
+
+def _refused(store: Store, held_out: Source, method: Method) -> list[Quarantined]:
+    """What could not be used, of the held-out part too, which is prepared here and evaluated later."""
+    found = list(store.quarantined)
+    try:
+        found += build(held_out, method).quarantined
+    except NothingUsable as error:
+        found += error.refused
+    except UserError:  # too little text to fill an example; evaluation will say so
+        pass
+    return list({q.id: q for q in reversed(found)}.values())[::-1]
 
 
 def _finish(trainer: Trainer, state: str) -> None:
@@ -175,12 +188,14 @@ def hand_on(method: Method, system: str, folder: Path) -> None:
     common = method.export()
     tensors, config = common if common is not None else (_unshared(method), None)
     if config is not None:
-        (folder / "config.json").write_text(json.dumps(config, indent=2))
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+        write_atomically(folder / "config.json", json.dumps(config, indent=2))
+    partial = folder / ".model.safetensors.partial"
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, partial, {"format": "pt"})
+    partial.replace(folder / "model.safetensors")
     if method.spec.tokenizer is not None:
         method.spec.tokenizer.save(folder)
     about["layout"] = "own" if common is None else "common"
-    (folder / "unlabeled.json").write_text(json.dumps(about, indent=2))
+    write_atomically(folder / "unlabeled.json", json.dumps(about, indent=2))
 
 
 def handed_on(folder: Path) -> tuple[str, Method]:

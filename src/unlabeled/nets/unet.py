@@ -93,7 +93,7 @@ class _Attention(nn.Module):
         scores = (q.transpose(1, 2) @ k).float() * c**-0.5  # (n, asking, asked)
         h = v @ scores.softmax(dim=-1).to(v.dtype).transpose(1, 2)
         out = self.to_out[0]
-        return x + F.conv1d(h, out.weight[:, :, None], out.bias).view(n, c, height, width)
+        return x + F.conv1d(h, out.weight[:, :, None], out.bias).view(n, c, height, width)  # pyrefly: ignore
 
 
 class _Down(nn.Module):
@@ -221,7 +221,7 @@ class UNet(nn.Module):
                 h = level.block(i, h, times)
                 skips.append(h)
             if hasattr(level, "downsamplers"):
-                h = level.downsamplers[0](h)
+                h = level.downsamplers[0](h)  # pyrefly: ignore
                 skips.append(h)
         h = self.mid_block.block(0, h, times)
         h = self.mid_block.block(1, h, times)
@@ -230,7 +230,7 @@ class UNet(nn.Module):
             for i in range(len(level.resnets)):
                 h = level.block(i, torch.cat([h, skips.pop()], dim=1), times)
             if hasattr(level, "upsamplers"):
-                h = level.upsamplers[0](h)
+                h = level.upsamplers[0](h)  # pyrefly: ignore
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
     def _times(self, t: Tensor) -> dict[nn.Module, Tensor]:
@@ -242,7 +242,7 @@ class UNet(nn.Module):
         time = F.silu(self.time_embedding(sinusoid(t, self.ch)))
         projections = [m.time_emb_proj for m in self._residuals]
         weight = torch.cat([p.weight for p in projections])
-        bias = torch.cat([m.time_emb_proj.bias + m.conv1.bias for m in self._residuals])
+        bias = torch.cat([m.time_emb_proj.bias + m.conv1.bias for m in self._residuals])  # pyrefly: ignore
         parts = F.linear(time, weight, bias).split([p.out_features for p in projections], dim=1)
         return dict(zip(self._residuals, parts))
 

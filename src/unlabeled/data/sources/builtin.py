@@ -160,7 +160,7 @@ def digits() -> Source:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UserError("digits comes with scikit-learn: run `pip install 'unlabeled[sklearn]'`.") from error
-    loaded = load_digits()
+    loaded: Any = load_digits()
     images = np.round(loaded.images * (255 / 16)).astype(np.uint8)[..., None]
     # 1,437 to train is the split of the measured floors: kNN 96.39, ridge 86.39 percent
     return Columns(

@@ -161,7 +161,8 @@ def _chitchat(name: str, folder: Path) -> Source:
 def _festvox_ru(name: str, folder: Path) -> Source:
     """A record per sentence; the caption is the text without its stress marks (a `+` before the vowel)."""
     lines = (folder / "etc/txt.done.data").read_text(encoding="utf-8").splitlines()
-    said = dict(match.groups() for line in lines if (match := re.match(r'\(\s*(\S+)\s+"(.*)"\s*\)', line)))
+    matches = (re.match(r'\(\s*(\S+)\s+"(.*)"\s*\)', line) for line in lines)
+    said = {match[1]: match[2] for match in matches if match}
     names = [f"wav/{id}.wav" for id in sorted(said)]
     return Columns(
         name,
