@@ -73,6 +73,7 @@ class Subset(Source):
         self.source, self.indices, self.part = source, np.asarray(indices, dtype=np.int64), part
         self.kind, self.classes, self.name = source.kind, source.classes, f"{source.name}/{part}"
         self.labels = None if source.labels is None else source.labels[self.indices]
+        self.quarantined = source.quarantined  # what listing refused belongs to no part, and must be told in each
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -18,7 +18,6 @@ __all__ = ["measure", "show_samples"]
 
 TOKENS, TOKENS_QUICK = 1_000_000, 100_000  # held-out tokens that are scored
 PRIME, PRIME_QUICK = 8_000_000, 2_000_000  # bytes of training text that xz is given first
-XZ_BYTES_PER_SECOND = 500_000  # a careful guess, to stay within a limit of time
 
 
 def measure(model: Model, into: Evaluation, *, quick: bool, seed: int, limit: TimeLimit) -> None:
@@ -53,8 +52,10 @@ def measure(model: Model, into: Evaluation, *, quick: bool, seed: int, limit: Ti
         held = _bytes(model.spec.tokenizer, examples.first(count), None)
         rows.append(["frequencies of bytes", _rounded(text.byte_entropy(held)), None])
         rows.append(["bzip2 -9, alone", _rounded(text.bz2_bits(held)), None])
+        begun = time.perf_counter()
         rows.append(["xz -9, alone", _rounded(text.xz_bits(held)), None])
-        most = int(min(PRIME_QUICK if quick else PRIME, limit.left * 0.4 * XZ_BYTES_PER_SECOND, 1e9))
+        speed = len(held) / (time.perf_counter() - begun)  # bytes per second; larger texts are slower, and go twice
+        most = int(min(PRIME_QUICK if quick else PRIME, min(limit.left, 1e6) * 0.15 * speed))
         if most > 20_000:
             limit.say("compressing")
             train = model.store(model.source.split("train"))

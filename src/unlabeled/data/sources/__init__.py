@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unlabeled.core.errors import UserError, suggest
 from unlabeled.data.source import Quarantined, Source
+from unlabeled.data.sources.files import printable
 
 __all__ = ["builtin_names", "source"]
 
@@ -24,20 +25,19 @@ def builtin_names() -> list[str]:
 def source(name_or_path: str | Path) -> Source:
     """Open data by the name of a built-in set or by the path of a folder or file.
 
-    Nothing is decoded and nothing is changed. Of what a folder mixes, the kind that most files have is taken; the
-    rest is in `.quarantined` with reasons.
+    A name comes before a path; write `./fashion` for a folder called so. Nothing is decoded and nothing is changed.
+    Of what a folder mixes, the kind that most files have is taken; the rest is in `.quarantined` with reasons.
 
     Raises:
         UserError: where there is no such data, or nothing in it can be used.
     """
-    path = Path(name_or_path).expanduser()
-    if isinstance(name_or_path, str) and name_or_path in builtin_names():
-        from unlabeled.data.sources import builtin
-
-        found = builtin.open_builtin(name_or_path)
-        if found is not None:
-            return found
     try:
+        path = Path(name_or_path).expanduser()
+        if isinstance(name_or_path, str) and (name_or_path in builtin_names() or not path.exists()):
+            from unlabeled.data.sources import builtin
+
+            if (found := builtin.open_builtin(name_or_path)) is not None:
+                return found
         if path.is_dir():
             found = _open_folder(path)
         elif path.is_file():
@@ -48,14 +48,16 @@ def source(name_or_path: str | Path) -> Source:
             raise UserError(_unknown(str(name_or_path), path))
     except (OSError, ValueError) as error:  # no permission, a name too long, NUL in it
         said = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{str(name_or_path)!r} cannot be opened: {said}.") from error
+        raise UserError(f"{printable(str(name_or_path))!r} cannot be opened: {said}.") from error
     if not len(found):
         raise UserError(_nothing(found.name, found.quarantined))
     return found
 
 
 def _unknown(name: str, path: Path) -> str:
-    names = builtin_names()
+    from unlabeled.data.fetch import FETCHED
+
+    names = sorted({*builtin_names(), *FETCHED})
     if hint := suggest(name, names):
         return f"There is no data called {name!r}{hint}"
     beside = path.parent
@@ -109,7 +111,7 @@ def _open_containers(kind: str, paths: Sequence[Path], name: str, bad: Sequence[
 
 def _open_file(path: Path) -> Source:
     from unlabeled.data.recognise import kind_by_name, sniff
-    from unlabeled.data.sources.files import head_of, printable
+    from unlabeled.data.sources.files import head_of
 
     head, name = head_of(path), printable(path.name)
     if not head:
@@ -139,7 +141,7 @@ def _open_file(path: Path) -> Source:
 def _open_folder(root: Path) -> Source:
     """Files of one kind, or, where they hold more than half of the bytes, containers of one kind (shards)."""
     from unlabeled.data.recognise import describe, kind_by_name
-    from unlabeled.data.sources.files import head_of, printable
+    from unlabeled.data.sources.files import head_of
     from unlabeled.data.sources.folder import PLURALS, Folder, choose_kind, walk
 
     files, bad = walk(root)

@@ -138,14 +138,14 @@ class Archive(Files):
         bad = list(quarantined)
         members: list[tuple[int, _Member]] = []  # number of the archive, member
         self.paths = list(paths)
-        self._archives: list[_Tar | _Zip | None] = []
+        self._archives: dict[int, _Tar | _Zip] = {}
         prefixes = [f"{path.name}/" if len(self.paths) > 1 else "" for path in self.paths]
         for number, path in enumerate(self.paths):
             prefix = printable(prefixes[number])
             seen: set[str] = set()
             try:
                 opened = _Zip(path) if zipfile.is_zipfile(path) and not _is_tar(path) else _Tar(path)
-                self._archives.append(opened)
+                self._archives[number] = opened
                 for member in opened.members():
                     if isinstance(member, Quarantined):
                         bad.append(Quarantined(prefix + member.id, member.reason))
@@ -166,8 +166,6 @@ class Archive(Files):
                     if len(members) > _MOST_MEMBERS:
                         raise UserError(f"{name} has more than {_MOST_MEMBERS:,} members; split it.")
             except (tarfile.TarError, zipfile.BadZipFile, OSError, ValueError, OverflowError, EOFError) as error:
-                if len(self._archives) <= number:
-                    self._archives.append(None)
                 reason = " ".join(str(error).split())[:100] or type(error).__name__
                 bad.append(Quarantined(printable(path.name), f"cannot be read as an archive to its end ({reason})"))
         kind, chosen, sides = _choose(members, prefixes, bad)
