@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
 def main() -> None:
-    from tests.data.hostile import make_hostile_folder
+    from tests.data.hostile import hostile_folder
 
     with tempfile.TemporaryDirectory() as folder:
         data, out = Path(folder) / "data", Path(folder) / "run"
-        bad = make_hostile_folder(data)
+        bad = hostile_folder(data)
         command = [sys.executable, "-m", "unlabeled", "train", "simclr", str(data), "--variant", "tiny"]
         done = subprocess.run([*command, "--budget", "20steps", "--out", str(out)], capture_output=True, text=True)
         ledger = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
