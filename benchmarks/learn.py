@@ -12,7 +12,7 @@ from typing import Any
 from record import record
 
 from unlabeled.engine.console import Console
-from unlabeled.engine.launch import at_checkpoint, train
+from unlabeled.engine.launch import at_checkpoint, resume, train
 from unlabeled.engine.loop import Settings
 from unlabeled.engine.record import Run
 from unlabeled.evaluate import evaluate
@@ -50,7 +50,7 @@ def by_training_time(run: Run, seed: int) -> list[dict[str, float]]:
     rows = []
     for path in sorted((run.path / "checkpoints").glob("step-*")):
         model = Model(run.config["system"], at_checkpoint(run, path), run)
-        found = evaluate(model, quick=True, seed=seed)
+        found = evaluate(model, quick=True, seed=seed, budget_seconds=40.0)
         rows.append({"step": int(path.name.split("-")[1]), "tables": [t.to_dict() for t in found.tables]})
     return rows
 
@@ -60,23 +60,27 @@ def main() -> None:
     parser.add_argument("name", choices=RUNS)
     parser.add_argument("--budget")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="folder of the run; one that is there is gone on with")
+    parser.add_argument("--evaluation-seconds", type=float, help="limit of the last evaluation")
     chosen = parser.parse_args()
     about = RUNS[chosen.name]
     budget = chosen.budget or about["budget"]
     generates = about["system"] == "ddpm"
     settings = Settings(budget=budget, seed=chosen.seed, **({"save_every": "200s", "keep": 100} if generates else {}))
-    with Console("items") as console:
-        run = train(
-            about["system"],
-            about["data"],
-            variant=about["variant"],
-            settings=settings,
-            out=chosen.out,
-            observers=[console],
-        )
+    if chosen.out is not None and (chosen.out / "config.json").exists():  # killed, or trained before
+        run = resume(chosen.out)
+    else:
+        with Console("items") as console:
+            run = train(
+                about["system"],
+                about["data"],
+                variant=about["variant"],
+                settings=settings,
+                out=chosen.out,
+                observers=[console],
+            )
     model = load(run.path)
-    found = evaluate(model, seed=chosen.seed)
+    found = evaluate(model, seed=chosen.seed, budget_seconds=chosen.evaluation_seconds)
     last = run.metrics()[-1]
     figures: dict[str, Any] = {
         "headline": found.headline,
