@@ -51,7 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     if os.environ.get("RANK", "0") != "0":  # under torchrun the first process speaks for all
-        sys.stdout = Path(os.devnull).open("w")
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (open until the process ends)
     try:
         code = _run(words)
         sys.stdout.flush()
