@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from unlabeled.core import catalogue
 from unlabeled.core.config import resolve
 from unlabeled.core.errors import UserError
+from unlabeled.data import store
 from unlabeled.data.inspect import Inspection, Spread
 from unlabeled.fit import carry_out, choose, in_words, shares
 
@@ -90,17 +92,13 @@ def test_impossible_budgets(budget: str, said: str) -> None:
 
 
 def test_preparation_that_eats_the_budget_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unlabeled.data import store
-
-    def slow(source, method, progress) -> None:
-        import time
-
+    def slow(source, method, folder, progress) -> None:
         time.sleep(3.1)
         progress(1, 1000)
 
-    monkeypatch.setattr(store, "build", slow)
+    monkeypatch.setattr(store, "_write", slow)
     with pytest.raises(UserError, match="give a budget of"):
-        carry_out(np.zeros((64, 8, 8), np.uint8), budget="60s", out=tmp_path / "run", show=False)
+        carry_out(np.full((64, 8, 8), 77, np.uint8), budget="60s", out=tmp_path / "run", show=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -132,11 +130,14 @@ def test_words_for_what_was_found() -> None:
 
 def test_fit_keeps_to_its_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
+    computed = time.process_time()
     done = carry_out(rng.integers(0, 256, (300, 16, 16), dtype=np.uint8), budget="20s", out=tmp_path / "run")
     said = capsys.readouterr().out
-    assert done.seconds < 26  # a tenth, and what a busy test machine adds
+    # On one thread, time computed is time on the clock less what other processes took from this one.
+    assert time.process_time() - computed < 22
+    assert done.seconds > 17
     assert done.report.read_text().startswith("<!doctype html>")
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["tables"]
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["figures"]
     for part in ("Found", "Chosen  simclr, variant small", "Plan", "Report", "unlabeled embed"):
         assert part in said
     assert done.model.embed(np.zeros((2, 16, 16), np.uint8)).shape[0] == 2
