@@ -19,7 +19,7 @@ __all__ = ["Run", "write_atomically"]
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old text or the new and nothing between."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # processes of one run may write the same file
     with partial.open("w") as file:
         file.write(text)
         file.flush()
