@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import tracemalloc
 from io import BytesIO
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.data.hostile import picture, png_of
 from unlabeled.core.errors import BadRecord
@@ -93,8 +92,8 @@ def test_nan_in_a_float_tiff_is_refused() -> None:
         (b"", "is empty"),
         (b"hello, world", "is text, not an image"),
         (b"\n<HTML><head>", "is HTML, not an image"),
-        (png_of(10_000, 10_000, 1), "100,000,000|10,000 x 10,000"),
-        (png_of(60_000, 60_000, 1), "promises more than|60,000"),
+        (png_of(10_000, 10_000, 1), "10,000 x 10,000"),
+        (png_of(60_000, 60_000, 1), "promises more than"),
         (picture(np.random.default_rng(0), "PNG", 24)[:500], "truncated"),
         (picture(np.random.default_rng(0), "JPEG", 24)[:-200], "truncated"),
     ],
@@ -104,14 +103,12 @@ def test_what_is_refused_and_why(value: bytes | np.ndarray, reason: str) -> None
         decode(value, 3)
 
 
-def test_a_bomb_is_refused_before_its_pixels_take_memory() -> None:
+def test_a_bomb_is_refused_before_its_pixels_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = png_of(9000, 9000, 9000)  # 81 million pixels in 80 KB
     assert len(bomb) < 100_000
-    tracemalloc.start()
-    with pytest.raises(BadRecord, match="81,000,000|9,000 x 9,000"):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    with pytest.raises(BadRecord, match=r"9,000 x 9,000"):
         decode(bomb, 1)
-    assert tracemalloc.get_traced_memory()[1] < 2_000_000
-    tracemalloc.stop()
 
 
 def test_arrays_of_floats_scale_by_their_range() -> None:

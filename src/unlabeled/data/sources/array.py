@@ -102,11 +102,13 @@ class Arrays(Source):
 
 def _channels_last(array: np.ndarray, name: str) -> np.ndarray:
     shape = array.shape
-    if array.dtype.kind in "buif" and len(shape) in (3, 4) and 0 not in shape[1:]:
-        if len(shape) == 3 or shape[3] in (1, 3, 4):
+    if array.dtype.kind in "buif" and 0 not in shape[1:]:
+        if len(shape) == 3:
             return array
-        if shape[1] in (1, 3, 4):
-            return array.transpose(0, 2, 3, 1)
+        # Four channels come last in this order: an axis of four may be a side of very small images.
+        for channels, axis in ((1, 3), (3, 3), (1, 1), (3, 1), (4, 3), (4, 1)):
+            if len(shape) == 4 and shape[axis] == channels:
+                return array if axis == 3 else array.transpose(0, 2, 3, 1)
     raise UserError(
         f"{name} holds an array {array.dtype} of shape {shape}; give images as numbers (n, height, width), "
         "(n, height, width, channels) or (n, channels, height, width)."
