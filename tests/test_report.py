@@ -201,6 +201,14 @@ def test_the_command_names_what_differs(run: Run) -> None:
     assert again(config) == "unlabeled train simclr '/a b' --variant tiny --budget 30s --seed 3 --batch 32"
 
 
+def test_a_run_of_the_front_door_names_its_command_and_reasons(run: Run) -> None:
+    run.change_config(fit={"budget": "1m", "goal": "represent", "why": ["because", EVIL]})
+    page = write(run, evaluation()).read_text()
+    assert "--budget 1m --goal represent --seed 3" in page
+    assert "<li>because</li>" in page
+    assert "<script" not in page
+
+
 def test_numbers_in_cells_and_the_energy_estimate() -> None:
     values = (None, float("nan"), True, 3, 12345, 0.123456, 81.234, "70 ± 1")
     assert [cell(v) for v in values] == ["–", "–", "yes", "3", "12,345", "0.123", "81.2", "70 ± 1"]

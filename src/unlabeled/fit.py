@@ -249,6 +249,8 @@ def carry_out(
         f"Plan    {whole}: {spent():.0f} s went into looking and preparing, {share.training:.0f} s are for training, "
         f"{share.evaluation:.0f} s for evaluation, {share.report:.0f} s for the report"
     )
+    if share.training < whole.amount / 3:
+        say("        little is left for training; a longer budget would serve this data better")
     run.change_config(fit={"budget": str(whole), "goal": goal, "why": list(choice.why)})
     unit = {"image": "images", "text": "tokens", "wave": "clips"}[found.kind]
     with Console(unit) if show else nullcontext() as console:

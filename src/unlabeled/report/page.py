@@ -200,9 +200,16 @@ def _again(config: Mapping[str, Any]) -> str:
         if timed
         else ""
     )
+    whole, chosen = "", ""
+    if "fit" in config:
+        asked = config["fit"]
+        words = ["unlabeled", "fit", config["data"]["path"] or "DATA", "--budget", asked["budget"]]
+        words += ["--goal", asked["goal"]] if asked["goal"] else []
+        whole = f"{_e(shlex.join([*words, '--seed', str(config['settings']['seed'])]))}\n\n# or the training alone\n"
+        chosen = "<ul>" + "".join(f"<li>{_e(reason)}</li>" for reason in asked["why"]) + "</ul>"
     made = f"unlabeled {config.get('unlabeled', '')}, torch {config.get('torch', '')}"
     return (
-        f"<pre>{_e(again(config))}</pre>{note}<details><summary>Every setting ({_e(made)})</summary>"
+        f"{chosen}<pre>{whole}{_e(again(config))}</pre>{note}<details><summary>Every setting ({_e(made)})</summary>"
         f"<pre>{_e(kept)}</pre></details>"
     )
 
