@@ -136,7 +136,7 @@ def test_samples_repeat_with_the_seed_and_differ_without():
 
 
 def test_trajectory_goes_from_noise_to_the_sample():
-    method = tiny()
+    method = tiny(sampling_noise=0.0)  # what is mixed with noise again need not become narrower at every step
     method.net = Known(method, -1.0)
     strip = method.trajectory(2, steps=50, frames=5)
     assert strip.shape == (2, 5, 8, 8, 1) and strip.dtype == torch.uint8

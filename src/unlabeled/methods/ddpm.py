@@ -73,7 +73,9 @@ class Config(MethodConfig):
     variance: Literal["large", "small"] = "large"
     """Of the reverse steps: beta, or that of the posterior."""
     sampling_steps: int = 1000
-    """Evaluations per sample unless asked for others: all T are ancestral, fewer are DDIM without noise."""
+    """Evaluations per sample unless asked for others: all T are ancestral, fewer are DDIM."""
+    sampling_noise: float = 1.0
+    """eta of DDIM: 1 adds as much noise as DDPM does, which mends the errors of a network trained for minutes; 0 adds none."""
     lr: float = 2e-4
     """Peak of the learning rate."""
     warmup_examples: float = 640_000
@@ -217,7 +219,7 @@ class DDPM(Method):
     ) -> dict[str, Any]:
         """{"image": (n, size, size, channels) uint8}.
 
-        steps: evaluations of the network; all T take DDPM's ancestral steps, fewer are DDIM without noise.
+        steps: evaluations of the network; all T take DDPM's ancestral steps, fewer are DDIM with `sampling_noise`.
 
         Raises:
             UserError: for a condition or guidance, and for steps outside 1 to T.
@@ -243,7 +245,7 @@ class DDPM(Method):
         if steps == len(chain):
             walk = ancestral(self.denoise, x, chain, self.config.variance)
         else:
-            walk = ddim(self.denoise, x, chain, steps)
+            walk = ddim(self.denoise, x, chain, steps, eta=self.config.sampling_noise)
         shown = np.linspace(0, steps, frames).round() if frames > 1 else [steps]
         kept = [to_pixels(x)] if 0 in shown else []
         for i, (x, _) in enumerate(walk, start=1):
