@@ -50,7 +50,7 @@ def by_training_time(run: Run, seed: int) -> list[dict[str, float]]:
     rows = []
     for path in sorted((run.path / "checkpoints").glob("step-*")):
         model = Model(run.config["system"], at_checkpoint(run, path), run)
-        found = evaluate(model, quick=True, seed=seed, budget_seconds=40.0)
+        found = evaluate(model, quick=True, seed=seed, budget_seconds=25.0)
         rows.append({"step": int(path.name.split("-")[1]), "tables": [t.to_dict() for t in found.tables]})
     return rows
 
