@@ -1,6 +1,4 @@
 import numpy as np
-import torch
-from torch import nn
 
 from unlabeled.evaluate import baselines
 
@@ -26,11 +24,3 @@ def test_whitened_components_have_unit_covariance_and_are_fitted_to_the_training
 def test_there_are_no_more_components_than_directions():
     flat = np.random.default_rng(0).normal(size=(40, 3)) @ np.random.default_rng(1).normal(size=(3, 20))
     assert baselines.whitening(flat)(flat).shape == (40, 3)
-
-
-def test_only_normalisations_take_the_statistics_of_the_batch():
-    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.5)).eval()
-    baselines.use_batch_statistics(network)
-    assert [m.training for m in network] == [False, True, False]
-    out = network(torch.randn(64, 1, 4, 4) * 9 + 5)
-    np.testing.assert_allclose(out.mean((0, 2, 3)).detach(), 0, atol=1e-5)

@@ -1,14 +1,13 @@
-"""What costs no learning: pixels, whitened principal components, the same network before training."""
+"""What costs no learning: pixels and their whitened principal components."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["pixels", "use_batch_statistics", "whitening"]
+__all__ = ["pixels", "whitening"]
 
 
 def pixels(images: np.ndarray, side: int = 32) -> np.ndarray:
@@ -37,13 +36,3 @@ def whitening(train: np.ndarray, components: int = 128) -> Callable[[np.ndarray]
         return ((torch.from_numpy(np.asarray(data, np.float32)).double() - mean) @ matrix).float().numpy()
 
     return apply
-
-
-def use_batch_statistics(network: Any) -> None:
-    """Let the normalisations of an untrained network use the statistics of the batch.
-
-    Their running statistics are those of nothing: with them random features would look worse than they are.
-    """
-    for module in network.modules():
-        if getattr(module, "running_mean", None) is not None:
-            module.train()
