@@ -137,5 +137,7 @@ def _print(found: Mapping[str, Any]) -> None:
     ]
     print(table(("variant", "parameters", "differs from the base setting in"), rows))
     for row in found["results"]:
-        print(f"\n{row.get('date', '')}  {row.get('command', '')}\n  {json.dumps(row.get('figures', row))}")
+        figures = row.get("figures", row)
+        said = " ".join(figures["headline"]) if "headline" in figures else json.dumps(figures)
+        print(f"\n{row.get('date', '')}  {row.get('command', '')}\n  {said}")
     print(f"\nunlabeled train {found['name']} --help lists every setting.")
