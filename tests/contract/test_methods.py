@@ -47,6 +47,7 @@ def test_it_has_a_paper_a_tiny_variant_and_tests_of_its_own(name):
     assert "tiny" in kind.variants
     assert (HERE.parent / "methods" / f"test_{name}.py").exists()
     assert (kind.__doc__ or "").strip() and capabilities(kind)
+    assert list((HERE.parents[1] / "benchmarks" / "results").glob(f"{name}-*.jsonl")), "no recorded run on real data"
 
 
 @every
