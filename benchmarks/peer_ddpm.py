@@ -16,7 +16,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from rounds import compare
+from rounds import compare, on_one_batch
 from torch import Tensor
 
 from unlabeled.core.batch import Spec
@@ -98,26 +98,15 @@ def peer(*, bf16: bool) -> Step:
     return step
 
 
-def on_batches(make: Callable[[], Step]) -> Callable[[], Callable[[], int]]:
-    """The same images again and again, as the contenders want them."""
-
-    def contender() -> Callable[[], int]:
-        step = make()
-        images = torch.randint(0, 256, (BATCH, SIZE, SIZE, 1), dtype=torch.uint8)
-
-        def counted() -> int:
-            step(images)
-            return BATCH
-
-        return counted
-
-    return contender
+def images() -> Tensor:
+    return torch.randint(0, 256, (BATCH, SIZE, SIZE, 1), dtype=torch.uint8)
 
 
 if __name__ == "__main__":
-    contenders = {
-        "unlabeled": on_batches(ours),
-        "diffusers float32": on_batches(partial(peer, bf16=False)),
-        "diffusers bfloat16 autocast": on_batches(partial(peer, bf16=True)),
+    makers = {
+        "unlabeled": ours,
+        "diffusers float32": partial(peer, bf16=False),
+        "diffusers bfloat16 autocast": partial(peer, bf16=True),
     }
+    contenders = {name: on_one_batch(make, images, BATCH) for name, make in makers.items()}
     compare(__file__, contenders, "training images per second", SHAPE | {"batch": BATCH, "image_size": SIZE})

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from rounds import compare
+from rounds import compare, on_one_batch
 from torch import Tensor
 
 from unlabeled.core.batch import Spec
@@ -77,27 +77,16 @@ def peer(*, bf16: bool) -> Callable[[Tensor], float]:
     return step
 
 
-def on_batches(make: Callable[[], Callable[[Tensor], float]]) -> Callable[[], Callable[[], int]]:
-    """The same batch again and again, as the contenders want it."""
-
-    def contender() -> Callable[[], int]:
-        step = make()
-        generator = torch.Generator().manual_seed(0)
-        tokens = torch.randint(VOCABULARY, (SHAPE["batch"], SHAPE["context"] + 1), generator=generator)
-
-        def counted() -> int:
-            step(tokens)
-            return SHAPE["batch"] * SHAPE["context"]
-
-        return counted
-
-    return contender
+def tokens() -> Tensor:
+    shape = (SHAPE["batch"], SHAPE["context"] + 1)
+    return torch.randint(VOCABULARY, shape, generator=torch.Generator().manual_seed(0))
 
 
 if __name__ == "__main__":
-    contenders = {
-        "unlabeled": on_batches(ours),
-        "transformers float32": on_batches(partial(peer, bf16=False)),
-        "transformers bfloat16 autocast": on_batches(partial(peer, bf16=True)),
+    makers = {
+        "unlabeled": ours,
+        "transformers float32": partial(peer, bf16=False),
+        "transformers bfloat16 autocast": partial(peer, bf16=True),
     }
+    contenders = {name: on_one_batch(make, tokens, SHAPE["batch"] * SHAPE["context"]) for name, make in makers.items()}
     compare(__file__, contenders, "training tokens per second", SHAPE | {"vocabulary": VOCABULARY})

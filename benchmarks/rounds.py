@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["compare"]
+__all__ = ["compare", "on_one_batch"]
 
 ROUNDS, WARM_UP, SECONDS = 5, 3, 6.0
 Contender = Callable[[], Callable[[], int]]  # makes a step; the step returns how many items it worked on
@@ -37,6 +37,21 @@ def compare(script: str, contenders: Mapping[str, Contender], unit: str, about: 
         "ratios": {f"{first} / {name}": round(middle[first] / middle[name], 2) for name in others},
     }
     print(json.dumps(figures))
+
+
+def on_one_batch(make: Callable[[], Callable[[Any], object]], batch: Callable[[], Any], items: int) -> Contender:
+    """A contender that takes its step on the same batch, of so many items, again and again."""
+
+    def contender() -> Callable[[], int]:
+        step, same = make(), batch()
+
+        def counted() -> int:
+            step(same)
+            return items
+
+        return counted
+
+    return contender
 
 
 def _rate(step: Callable[[], int]) -> float:
