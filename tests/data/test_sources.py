@@ -430,6 +430,14 @@ def test_npz_with_train_and_test(tmp_path: Path) -> None:
     assert len(found.split("test")) == 2 and found.labels.tolist() == [0, 1, 2, 3, 4, -1, -1]
 
 
+def test_white_is_the_same_for_all_images_of_an_array(tmp_path: Path) -> None:
+    array = np.full((5, 2, 2), 200.0)
+    array[3] = 1.0  # by itself this one would pass for white
+    np.save(tmp_path / "a.npy", array)
+    found = source(tmp_path / "a.npy")
+    assert found[3].fields["image"].max() == 1 and found[0].fields["image"].max() == 200
+
+
 def test_nan_in_an_array_refuses_that_image_only(tmp_path: Path) -> None:
     array = RNG.random((4, 5, 5))
     array[2, 1, 1] = np.nan
@@ -517,6 +525,7 @@ def test_tricks_in_a_tar_are_refused_by_name(tmp_path: Path) -> None:
         (special("hard.png", tarfile.LNKTYPE, "cat/1.png"), b""),
         (special("device.png", tarfile.CHRTYPE), b""),
         (special("pipe.png", tarfile.FIFOTYPE), b""),
+        (special("sparse.png", tarfile.GNUTYPE_SPARSE), b""),
         ("cat/1.png", JPEG),
         ("empty.png", b""),
         ("notes.xyz", b"words"),
@@ -526,6 +535,7 @@ def test_tricks_in_a_tar_are_refused_by_name(tmp_path: Path) -> None:
     assert ids(found) == ["cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"]
     assert found.classes == ("cat", "dog") and found[0].fields["image"] == PNG
     names = {m if isinstance(m, str) else m.name for m, _ in tricks}
+    assert "sparse" in refused(found)["sparse.png"]
     assert set(refused(found)) == names and len(found.quarantined) == len(tricks)
     assert list(tmp_path.iterdir()) == [tmp_path / "a.tar"]
 
