@@ -22,6 +22,7 @@ from unlabeled.core.config import from_dict, resolve, to_dict
 from unlabeled.core.errors import Interrupted, UserError
 from unlabeled.core.method import Method
 from unlabeled.data.source import Quarantined, Source, write_quarantine
+from unlabeled.data.sources import builtin_names
 from unlabeled.data.sources import source as open_source
 from unlabeled.data.store import NothingUsable, Store, build
 from unlabeled.engine import checkpoint
@@ -105,7 +106,9 @@ def begin(
     if kind.couples and config.batch > len(part):
         config = dataclasses.replace(config, batch=max(2, len(part) // 2 * 2))  # no example beside itself
     spec = kind.measure(config, part)
-    path = None if isinstance(data, Source) else str(Path(data).resolve() if Path(data).exists() else data)
+    path = None  # data in memory
+    if not isinstance(data, Source):  # a name comes before a path, as in `source`
+        path = str(data) if str(data) in builtin_names() else str(Path(data).expanduser().resolve())
     about = {
         "system": system,
         "variant": variant,

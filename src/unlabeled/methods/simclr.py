@@ -4,10 +4,14 @@ Chen, Kornblith, Norouzi, Hinton: A Simple Framework for Contrastive Learning of
 
     l(i, j) = -log  exp(<u_i, u_j> / T) / sum_{k != i} exp(<u_i, u_k> / T)         (eq. 1)
 
-The loss is the mean over both orders of all pairs, as in the paper; the authors' code returns twice that (the sum of
-the two orders), so its learning rates for plain SGD are to be doubled here. Projector, colour operations and LARS are
-those of the code (google-research/simclr). Differs from it in: crops are resized with antialiasing; evaluation
-looks at the whole image and not at its central 87.5 %.
+Projector, colour operations, starting weights and LARS are those of the authors' code (google-research/simclr) as it
+was first released. Differs from it in:
+- The loss is the mean over both orders of all pairs, as in the paper; the code returns twice that. Its learning rates
+  for plain SGD are to be doubled here, and its weight decay under LARS, left as published, counts twice as much.
+- Records are stored as centre squares of the views' size, and crops are cut out of those, not out of the whole
+  photograph. Their area is uniform, as in the paper, and they are resized with antialiasing.
+- The first blocks of ResNet-18 and 34 have no projection in the shortcut, as torch's and He et al.'s have none.
+- Evaluation looks at the whole stored square and not at its central 87.5 %.
 
 Run:     unlabeled train simclr fashion-mnist --variant small --budget 8m
 Expect:  benchmarks/results/simclr-fashion-mnist.jsonl
@@ -83,7 +87,8 @@ class SimCLR(Method):
         "paper": {},
         "paper-2x": {"width": 2, "projector": (4096, 128)},
         "paper-4x": {"width": 4, "projector": (8192, 128)},
-        # The README's command for CIFAR-10.
+        # The command for CIFAR-10 in the code's README (first release: decay 1e-6); head and brightness stay those of the
+        # first release, where the code of today has three layers and multiplies.
         "cifar": {
             "batch": 512,
             "image_size": 32,
@@ -159,7 +164,8 @@ class SimCLR(Method):
         return spec
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
-        return {"image": fit_square(decode(record.fields["image"], self.spec.channels), self.size)}
+        image = decode(record.fields["image"], self.spec.channels, at_least=self.size)
+        return {"image": fit_square(image, self.size)}
 
     def transform(self, batch: Batch, clock: Clock) -> Batch:
         """(n, height, width, channels) uint8 to "views" (n, 2, channels, height, width) in [0, 1] (appendix A)."""
@@ -201,6 +207,7 @@ class SimCLR(Method):
             }
         return Outcome(loss, logs)
 
+    @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
         """(n, encoder width) float32: the encoder's output, before the projector."""
         return self.encoder(self._floats(batch)).float()
