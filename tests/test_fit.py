@@ -135,7 +135,7 @@ def test_fit_keeps_to_its_budget(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     # On one thread, time computed is time on the clock less what other processes took from this one.
     assert time.process_time() - computed < 22
-    assert done.seconds > 17
+    assert done.run.status["progress"] > 0.98  # training used its share to the end; how long the rest takes varies
     assert done.report.read_text().startswith("<!doctype html>")
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["figures"]
     for part in ("Found", "Chosen  simclr, variant small", "Plan", "Report", "unlabeled embed"):
