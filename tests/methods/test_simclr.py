@@ -57,6 +57,28 @@ def test_equal_features_give_the_trivial_loss():
     assert method.loss(views, "main", Clock()).loss.item() == pytest.approx(math.log(15), abs=1e-5)
 
 
+def test_golden_values_of_the_loss_and_its_logs():
+    # Sheet of vision, 7.1: a = sin(n^2), b = a + 0.3 cos(n^2 + n), 4 x 8; T is 0.5 in the tiny variant.
+    n = torch.arange(32, dtype=torch.float64)
+    a = torch.sin(n**2).view(4, 8)
+    b = a + 0.3 * torch.cos(n**2 + n).view(4, 8)
+    method = tiny()
+    method.encoder = method.projector = torch.nn.Identity()
+    outcome = method.loss({"views": torch.stack([a, b], 1).float()}, "main", Clock())
+    assert outcome.loss.item() == pytest.approx(0.7258114930, abs=1e-5)
+    assert outcome.logs["alignment"].item() == pytest.approx(0.0918081980, abs=1e-5)
+    assert outcome.logs["uniformity"].item() == pytest.approx(-3.3164408206, abs=1e-5)
+    spread = (a / a.norm(dim=1, keepdim=True)).std(0).mean() * 8**0.5
+    assert outcome.logs["spread"].item() == pytest.approx(spread.item(), abs=1e-5)
+
+
+def test_both_views_are_normalised_by_the_statistics_of_one_batch():
+    method, seen = tiny(), []
+    method.encoder.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    method.loss(method.transform(batch(), Clock()), "main", Clock())
+    assert seen == [16]
+
+
 def test_the_learning_rate_grows_with_the_batch():
     peak = tiny(batch=512).optimizers()["main"].lr.peak
     assert peak == pytest.approx(2 * tiny(batch=256).optimizers()["main"].lr.peak)
@@ -67,13 +89,12 @@ def test_the_learning_rate_grows_with_the_batch():
 def test_embeddings_are_the_encoders_and_do_not_move_batch_statistics():
     method = tiny().eval()
     before = {k: v.clone() for k, v in method.state_dict().items()}
-    with torch.no_grad():
-        features = method.embed(batch())
-    assert features.shape == (8, method.encoder.width)
+    features = method.embed(batch())
+    assert features.shape == (8, method.encoder.width) and not features.requires_grad
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
 
 
-def test_records_of_any_size_are_brought_to_the_size_of_the_views(rng=None):
+def test_records_of_any_size_are_brought_to_the_size_of_the_views():
     image = (torch.rand(40, 30, 3) * 255).byte().numpy()
     prepared = tiny().prepare(Record("a", {"image": image}), None)
     assert prepared["image"].shape == (16, 16, 3) and prepared["image"].dtype == "uint8"

@@ -31,6 +31,18 @@ def test_scale_without_shift_and_neither():
     torch.testing.assert_close(BatchNorm(3, scale=False, shift=False)(x), BatchNorm(3)(x))
 
 
+def test_statistics_are_float32_under_autocast_and_the_layout_stays():
+    x, _ = case()
+    rounded = (x + 20).bfloat16().to(memory_format=torch.channels_last)  # far from 0, where bfloat16 sums would drift
+    norm, exact = BatchNorm(3), BatchNorm(3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(rounded)
+    torch.testing.assert_close(y.float(), exact(rounded.float()), atol=2e-2, rtol=0)  # bfloat16 has 8 bits
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(norm.running_mean, exact.running_mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(norm.running_var, exact.running_var, atol=1e-5, rtol=1e-5)
+
+
 def _half(folder: Path) -> None:
     x, g = case()
     mine = slice(rank() * 4, rank() * 4 + 4)
@@ -38,7 +50,7 @@ def _half(folder: Path) -> None:
     torch.nn.init.constant_(norm.weight, 1.5)
     y = norm(x)
     y.backward(g[mine])
-    said = {"y": y.detach(), "x": x.grad, "weight": norm.weight.grad}
+    said = {"y": y.detach(), "x": x.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
     torch.save(said | {"mean": norm.running_mean, "var": norm.running_var}, folder / f"{rank()}.pt")
 
 
@@ -54,6 +66,7 @@ def test_two_processes_normalise_by_the_statistics_of_both(tmp_path):
     torch.testing.assert_close(torch.cat([p["y"] for p in parts]), y.detach(), **close)
     torch.testing.assert_close(torch.cat([p["x"] for p in parts]), x.grad, **close)
     torch.testing.assert_close(sum(p["weight"] for p in parts), norm.weight.grad, **close)
+    torch.testing.assert_close(sum(p["bias"] for p in parts), norm.bias.grad, **close)
     for p in parts:
         torch.testing.assert_close(p["mean"], norm.running_mean, **close)
         torch.testing.assert_close(p["var"], norm.running_var, **close)

@@ -60,6 +60,25 @@ def test_it_computes_what_transformers_computes(depth, kind):
         torch.testing.assert_close(ours(x).double(), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_weights_start_with_truncated_variance_scaling():
+    torch.manual_seed(0)
+    for module in ResNet(18).modules():
+        if isinstance(module, torch.nn.Conv2d):
+            std = module.weight[0].numel() ** -0.5
+            assert module.weight.std().item() == pytest.approx(std, rel=0.03)
+            assert module.weight.abs().max() <= 2 * std / 0.8796
+
+
+def test_gradients_come_back_in_the_layout_of_the_activations():
+    for net, x in ((Conv4(1, (4, 4, 4, 8)), torch.rand(2, 1, 16, 16)), (ResNet(18, 1), torch.rand(2, 1, 64, 64))):
+        last = list(net.children())[-1] if isinstance(net, Conv4) else net.blocks
+        seen = []
+        last.register_forward_hook(lambda m, i, o, seen=seen: o.register_hook(seen.append) and None)
+        features = net(x)
+        features.backward(torch.randn_like(features))
+        assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_blocks_start_as_identities():
     torch.manual_seed(0)
     net = ResNet(18, small_images=True)

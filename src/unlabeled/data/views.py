@@ -41,7 +41,9 @@ def apply_separably(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def crop_boxes(n: int, height: int, width: int, area: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
     """(n, 4) int64 boxes top, left, height, width: area as a share, the logarithm of the aspect ratio uniform.
 
-    Ten are tried; an image of which none fits is taken whole (Szegedy et al. 2015, as in the code of SimCLR).
+    The uniform area is that of Szegedy et al. 2015 and of SimCLR's paper (appendix A); TensorFlow's operation, which its
+    code calls, draws the aspect ratio and then the height uniformly. Ten boxes are tried; where none fits, the whole
+    image is taken.
     """
     tries = 10
     share = torch.empty(n, tries).uniform_(*area) * height * width
@@ -111,22 +113,27 @@ def jitter(
     """Colour jitter of each image with `probability`: the operations in an order of its own, clipped after each.
 
     Factors are uniform in (1 - strength, 1 + strength), not below 0; hue shifts in (-hue, hue) turns. Brightness
-    multiplies, or shifts where `additive` (SimCLR's first version). Contrast is about the mean of each channel;
-    saturation and hue go through HSV, all as in the authors' TensorFlow code. Grey images know the first two only.
+    multiplies, or shifts by (-strength, strength) where `additive` (SimCLR's first version). Contrast is about the mean
+    of each channel; saturation and hue go through HSV, all as in the authors' TensorFlow code. Grey images know the
+    first two only.
     """
     n, channels = len(images), images.shape[1]
 
-    def factors(strength: float) -> Tensor:
-        return torch.empty(n, device=images.device).uniform_(max(0.0, 1 - strength), 1 + strength)[:, None, None, None]
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.empty(n, device=images.device).uniform_(low, high)[:, None, None, None]
 
-    light, distance = factors(brightness), factors(contrast)
+    def factors(strength: float) -> Tensor:
+        return uniform(max(0.0, 1 - strength), 1 + strength)
+
+    light = uniform(-brightness, brightness) if additive else factors(brightness)
+    distance = factors(contrast)
     operations = [
-        (lambda x, rows: x + (light[rows] - 1)) if additive else (lambda x, rows: x * light[rows]),
+        (lambda x, rows: x + light[rows]) if additive else (lambda x, rows: x * light[rows]),
         lambda x, rows: torch.lerp(x.mean((2, 3), keepdim=True), x, distance[rows]),
     ]
     if channels == 3:
         colour = factors(saturation)
-        turn = torch.empty(n, device=images.device).uniform_(-hue, hue)[:, None, None]
+        turn = uniform(-hue, hue)[:, 0]
         operations.append(lambda x, rows: adjust_saturation(x, colour[rows]))
         operations.append(lambda x, rows: adjust_hue(x, turn[rows]))
     order = torch.rand(n, len(operations), device=images.device).argsort(1)

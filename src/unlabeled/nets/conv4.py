@@ -27,4 +27,6 @@ class Conv4(nn.Module):
         self.width = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.to(memory_format=torch.channels_last)).mean((2, 3), dtype=torch.float32)
+        x = self.layers(x.to(memory_format=torch.channels_last))
+        # Over the positions in the order of memory, so that the gradient comes back channels last too.
+        return x.permute(0, 2, 3, 1).mean((1, 2), dtype=torch.float32)
