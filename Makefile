@@ -19,6 +19,7 @@ check: .venv/.tools
 
 # Hours, on an otherwise idle machine; every script appends what it found to benchmarks/results/.
 bench: .venv/.tools
+	$(BIN)/python benchmarks/clean_clone.py
 	$(BIN)/python benchmarks/footprint.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/kill_and_resume.py
