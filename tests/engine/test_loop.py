@@ -145,6 +145,14 @@ def test_budgets_end_the_run(tmp_path, budget, steps):
         assert t.clock.step == steps
 
 
+def test_a_finished_run_takes_no_further_step(tmp_path):
+    first = trainer(tmp_path / "run", budget="1s")
+    first.train()
+    again = trainer(tmp_path / "run", budget="1s")
+    again.train()
+    assert again.clock.step == first.clock.step
+
+
 def test_a_budget_in_flops_counts_them(tmp_path):
     t = trainer(tmp_path / "run", TOYS["FromData"], budget="1e6flops")
     t.train()

@@ -248,7 +248,8 @@ class Trainer:
 
     def _done(self, step_seconds: float) -> bool:
         if self.budget.unit == "seconds":
-            return _agreed(self.seconds + step_seconds / 2 >= self.budget.amount)
+            usual = step_seconds or self.seconds / max(1, self.clock.step)  # none taken yet: as before the resumption
+            return _agreed(self.seconds + usual / 2 >= self.budget.amount)
         return self.clock.progress >= 1.0
 
     def _stopping(self) -> bool:
