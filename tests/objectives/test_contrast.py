@@ -28,7 +28,7 @@ def test_a_constant_batch_gives_the_logarithm_of_the_candidates():
 
 def test_it_is_equation_1_term_by_term():
     torch.manual_seed(0)
-    a, b = torch.randn(2, 5, 3, dtype=torch.float64)
+    a, b = torch.randn(2, 5, 3, dtype=torch.float64).requires_grad_()
     u = F.normalize(torch.cat([a, b]), dim=1)
     terms = []
     for i in range(10):
@@ -36,7 +36,11 @@ def test_it_is_equation_1_term_by_term():
         others = [k for k in range(10) if k != i]
         top = torch.exp(u[i] @ u[j] / 0.3)
         terms.append(-torch.log(top / sum(torch.exp(u[i] @ u[k] / 0.3) for k in others)))
-    assert nt_xent(a, b, 0.3)[0].item() == pytest.approx(torch.stack(terms).mean().item(), abs=1e-12)
+    ours, theirs = nt_xent(a, b, 0.3)[0], torch.stack(terms).mean()
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    # Gradient flows through the candidates too, not through the rows alone.
+    for mine, other in zip(torch.autograd.grad(ours, (a, b)), torch.autograd.grad(theirs, (a, b), retain_graph=True)):
+        torch.testing.assert_close(mine, other, atol=1e-12, rtol=0)
 
 
 def test_the_order_of_images_and_of_views_does_not_matter():

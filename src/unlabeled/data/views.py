@@ -148,13 +148,13 @@ def jitter(
 
 
 def _to_hsv(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(n, 3, ...) to hue in turns, saturation and value, each (n, ...)."""
+    """(n, 3, ...) to hue in turns, saturation and value, each (n, ...); grey has hue and saturation 0."""
     value, least = rgb.amax(1), rgb.amin(1)
     spread = value - least
     r, g, b = rgb.unbind(1)
     safe = spread.clamp_min(1e-12)
     hue = torch.where(value == r, ((g - b) / safe) % 6, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4))
-    return hue / 6 * (spread > 0), spread / value.clamp_min(1e-12), value
+    return hue / 6, spread / value.clamp_min(1e-12), value
 
 
 def _from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
