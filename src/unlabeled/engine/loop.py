@@ -109,9 +109,10 @@ class Trainer:
                     outcome = method.loss(m, name, clock)
                 (outcome.loss * (weight * world())).backward()  # the sharded reduction divides by world()
                 outcomes.append(outcome)
+            share = torch.stack(weights)
             for key in outcomes[0].logs:
-                logs[prefix + key] = _summed(sum(o.logs[key].float() * w for o, w in zip(outcomes, weights)))  # type: ignore[arg-type]
-            logs[prefix + "loss"] = _summed(sum(o.loss.detach() * w for o, w in zip(outcomes, weights)))  # type: ignore[arg-type]
+                logs[prefix + key] = _summed((torch.stack([o.logs[key].float() for o in outcomes]) * share).sum())
+            logs[prefix + "loss"] = _summed((torch.stack([o.loss.detach() for o in outcomes]) * share).sum())
             logs |= {prefix + k: v for k, v in part.step(clock).items()}
             with torch.no_grad():
                 method.after_update(name, outcomes, clock)

@@ -33,7 +33,7 @@ def printable(name: str) -> str:
 def refused(record: str, reason: str) -> BadRecord:
     """The error for one record, with its id beside the reason."""
     error = BadRecord(reason)
-    error.id = record  # type: ignore[attr-defined]
+    error.id = record
     return error
 
 
