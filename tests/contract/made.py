@@ -1,4 +1,4 @@
-"""Made data for the common suite: shapes one can tell apart, sentences with a grammar."""
+"""Made data for the common suite: shapes one can tell apart, sentences with a grammar, tunes of uneven length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unlabeled.core import catalogue
 from unlabeled.core.config import resolve
 from unlabeled.core.method import Method
 from unlabeled.data.source import Source
-from unlabeled.data.sources.memory import ImagesInMemory, TextsInMemory
+from unlabeled.data.sources.memory import ImagesInMemory, TextsInMemory, WavesInMemory
 from unlabeled.data.store import build
 from unlabeled.engine.loop import Settings, Trainer
 from unlabeled.engine.record import Run
@@ -26,10 +26,20 @@ def source_for(kind: type[Method]) -> Source:
         angle, phase = rng.uniform(0, np.pi, (2, 96, 1, 1))
         wave = np.sin((np.cos(angle) * row + np.sin(angle) * column) * 0.8 + phase)
         return ImagesInMemory(((wave + 1) * 127).astype(np.uint8)[..., None])
+    if "wave" in kind.takes:
+        return WavesInMemory([_tune(rng) for _ in range(48)], 16_000)
     subjects, verbs = ["the cat", "a dog", "my fish"], ["sees", "hears", "likes"]
     said = (f"{rng.choice(subjects)} {rng.choice(verbs)} {rng.choice(subjects)}. " for _ in range(2000))
     text = "".join(said)
     return TextsInMemory([text[i : i + 1000] for i in range(0, len(text), 1000)])
+
+
+def _tune(rng: np.random.Generator) -> np.ndarray:
+    """0.15 to 0.3 s of three notes out of four, with a little noise."""
+    notes = rng.choice([300.0, 700.0, 1500.0, 3100.0], 3)
+    lengths = rng.integers(800, 1600, 3)
+    phase = 2 * np.pi * np.cumsum(np.repeat(notes, lengths)) / 16_000
+    return (0.3 * np.sin(phase) + 0.01 * rng.standard_normal(len(phase))).astype(np.float32)
 
 
 def tiny(name: str, **overrides: Any) -> Method:

@@ -85,3 +85,50 @@ def test_processes_share_out_the_batch_in_order():
     for step in (0, 5, 40):
         both = np.concatenate([h.at(step)["image"] for h in halves])
         assert np.array_equal(whole.at(step)["image"], both)
+
+
+class Long(Uneven):
+    """Keeps as many rows of each image as its first pixel says."""
+
+    ragged = ("image",)
+
+    def prepare(self, record, rng):
+        image = record.fields["image"]
+        return {"image": image[: 1 + image[0, 0, 0] % 4], "first": np.int64(image[0, 0, 0])}
+
+
+def test_ragged_fields_are_padded_to_the_longest_and_say_what_is_real():
+    source = ImagesInMemory(images())
+    store = build(source, method(Long, source))
+    indices = np.arange(20)
+    batch = store.batch(indices)
+    lengths = 1 + source.images[:20, 0, 0, 0] % 4
+    assert set(batch) == {"image", "image_length", "first"} and len(store) == len(source)
+    assert np.array_equal(batch["image_length"], lengths) and batch["image"].shape[1] == lengths.max()
+    for row, length in enumerate(lengths):
+        assert np.array_equal(batch["image"][row, :length], source.images[row, :length])
+        assert not batch["image"][row, length:].any()
+    short = int(np.flatnonzero(lengths == lengths.min())[0])
+    assert store.batch(indices[[short]])["image"].shape[1] == lengths.min()
+    assert store.batch(indices[[short]], beside=indices)["image"].shape[1] == lengths.max()
+
+
+def test_processes_pad_to_the_longest_of_the_whole_batch():
+    source = ImagesInMemory(images())
+    store = build(source, method(Long, source))
+    whole = Loader(store, seed=1, batch=4, rank=0, world=1)
+    halves = [Loader(store, seed=1, batch=4, rank=r, world=2) for r in (0, 1)]
+    for step in range(8):
+        expected, got = whole.at(step), [h.at(step) for h in halves]
+        for name, array in expected.items():
+            assert np.array_equal(array, np.concatenate([g[name] for g in got]))
+
+
+def test_whole_records_of_windowed_text_are_cut_at_a_window():
+    source = TextsInMemory(["abcdef", "", "gh"])
+    store = build(source, method(Letters, source), whole=True)
+    batch = store.batch(np.arange(2))
+    assert len(store) == 2 and store.rows.tolist() == [0, 2] and [q.reason for q in store.quarantined] == ["is empty"]
+    assert ["".join(map(chr, r)).rstrip("\0") for r in batch["tokens"]] == ["abcd", "gh"]
+    assert batch["tokens_length"].tolist() == [4, 2]
+    assert build(source, method(Letters, source)).folder != store.folder

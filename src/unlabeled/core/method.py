@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from unlabeled.data.source import Source
 
 __all__ = [
+    "Codes",
     "Embeds",
     "EmbedsLocally",
+    "Finding",
     "Method",
     "OptimizerPlan",
     "Outcome",
@@ -54,6 +56,19 @@ class Outcome:
     loss: Tensor  # scalar, differentiable
     logs: dict[str, Tensor] = field(default_factory=dict)  # detached scalars, averaged with the weights of the loss
     carry: dict[str, Tensor] = field(default_factory=dict)  # detached tensors for `after_update`
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the logged quantities of a run say about its health.
+
+    meaning: a sentence that says what the value tells, and where it is unhealthy, what to change.
+    """
+
+    name: str
+    value: float
+    healthy: bool
+    meaning: str
 
 
 def matrices_only(name: str, parameter: Tensor) -> bool:
@@ -93,7 +108,9 @@ class Method(nn.Module):
     variants: ClassVar[Mapping[str, Mapping[str, Any]]]  # differences from Config by published name; has "tiny"
     paper: ClassVar[Paper]
     takes: ClassVar[tuple[str, ...]]  # fields of a record: ("image",), ("text",), ("wave",), ("image", "caption")
-    needs: ClassVar[tuple[str, ...]] = ()  # names of results of earlier stages
+    needs: ClassVar[tuple[str, ...]] = ()  # names of earlier stages of the same system whose results it builds on
+    share: ClassVar[float] = 1.0  # of the budget of a system of several stages, relative to the other stages
+    ragged: ClassVar[tuple[str, ...]] = ()  # fields of an example whose first dimension differs between records
     couples: ClassVar[bool] = False  # True if the loss of an example depends on the others in its batch
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # entry points of a network besides forward
     goal: ClassVar[Literal["represent", "generate"]] = "represent"  # what the front door picks it for
@@ -102,11 +119,20 @@ class Method(nn.Module):
         """Build the networks.
 
         spec: what the data is (image size and channels, vocabulary, sample rate).
-        given: trained methods of earlier stages, frozen and in evaluation mode.
+        given: trained methods of the stages that this one needs. They are kept as `self.given`, frozen and in
+            evaluation mode, and are saved with this method, which can then be read back without them.
         """
         super().__init__()
         self.config = config
         self.spec = spec
+        self.given: Any = nn.ModuleDict(dict(given or {}))
+        self.given.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Method:
+        """As torch's; what was given stays in evaluation mode."""
+        super().train(mode)
+        self.given.eval()
+        return self
 
     # ---- data: from one record to one batch ------------------------------------------------------------------
 
@@ -129,7 +155,10 @@ class Method(nn.Module):
         return None
 
     def collate(self, examples: Mapping[str, np.ndarray]) -> Batch:
-        """Stacked arrays of the store to tensors. Default: as they are; ids become int64."""
+        """Stacked arrays of the store to tensors. Default: as they are; ids become int64.
+
+        A ragged field comes padded with zeros to the longest of the whole batch, and `NAME_length` (n,) beside it.
+        """
         batch = {name: torch.from_numpy(array) for name, array in examples.items()}
         return {k: v.long() if v.dtype in (torch.int32, torch.int16, torch.uint16) else v for k, v in batch.items()}
 
@@ -145,11 +174,12 @@ class Method(nn.Module):
     # ---- learning ------------------------------------------------------------------------------------------------
 
     def networks(self) -> Mapping[str, nn.Module]:
-        """The units that are sharded, averaged, counted and saved under one name. Default: direct children.
+        """The units that are sharded, averaged, counted and saved under one name. Default: direct children, without
+        what was given by earlier stages.
 
         A network is *called*; other entry points are listed in `forwards`, since sharding happens at calls.
         """
-        return dict(self.named_children())
+        return {name: child for name, child in self.named_children() if name != "given"}
 
     def optimizers(self) -> Mapping[str, OptimizerPlan]:
         """Part name to plan. Parameters of no part are frozen. A single part is called "main"."""
@@ -188,6 +218,10 @@ class Method(nn.Module):
         """Once after the weights of `part` moved, without gradient: teachers follow, queues take keys, codebooks
         move. `outcomes` has one entry per microbatch; their `carry` is all this may use besides weights."""
 
+    def diagnose(self, history: Sequence[Mapping[str, float]]) -> Sequence[Finding]:
+        """What the logged quantities say about the health of a run; history: the rows of its metrics, in order."""
+        return ()
+
     # ---- handing on ----------------------------------------------------------------------------------------------
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -210,14 +244,20 @@ class Method(nn.Module):
 @runtime_checkable
 class Embeds(Protocol):
     def embed(self, batch: Batch) -> Tensor:
-        """(batch, width) float32 features as used downstream in the paper. No gradient."""
+        """(batch, width) float32 features as used downstream in the paper, the same whatever stands beside an example.
+
+        Differentiable, for fine-tuning. Of text it may get whole records: "tokens" padded with zeros, "tokens_length".
+        """
         ...
 
 
 @runtime_checkable
 class EmbedsLocally(Protocol):
     def embed_locally(self, batch: Batch) -> Tensor:
-        """(batch, positions, width) float32: patches, tokens or frames."""
+        """(batch, positions, width) float32: patches, tokens or frames. Differentiable, for fine-tuning.
+
+        Where their number differs between examples, `positions(batch)` gives (batch,) int64, those that count.
+        """
         ...
 
 
@@ -240,7 +280,20 @@ class Scores(Protocol):
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    def reconstruct(self, batch: Batch) -> Batch: ...
+    def reconstruct(self, batch: Batch) -> Batch:
+        """The examples as they come back from their codes, in data space: {"image": uint8 (n, h, w, channels)}."""
+        ...
+
+
+@runtime_checkable
+class Codes(Protocol):
+    def encode(self, batch: Batch) -> Tensor:
+        """(batch, ...) int64 codes or float32 latents."""
+        ...
+
+    def decode(self, codes: Tensor) -> Batch:
+        """What `encode` gave, or anything like it, in data space."""
+        ...
 
 
 CAPABILITIES: Mapping[str, type] = {
@@ -249,6 +302,7 @@ CAPABILITIES: Mapping[str, type] = {
     "sample": Samples,
     "score": Scores,
     "reconstruct": Reconstructs,
+    "encode": Codes,
 }
 
 

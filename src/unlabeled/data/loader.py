@@ -27,7 +27,10 @@ class Loader:
 
     def indices(self, step: int) -> np.ndarray:
         """Examples of this process at this step; int64."""
-        positions = np.arange(step * self.batch, (step + 1) * self.batch)[self.rows]
+        return self._of_all(step)[self.rows]
+
+    def _of_all(self, step: int) -> np.ndarray:
+        positions = np.arange(step * self.batch, (step + 1) * self.batch)
         return positions_to_examples(positions, len(self.store), self.seed)
 
     def at(self, step: int) -> dict[str, np.ndarray]:
@@ -40,7 +43,8 @@ class Loader:
         return arrays
 
     def _fetch(self, step: int) -> dict[str, np.ndarray]:
-        return self.store.batch(self.indices(step))
+        examples = self._of_all(step)
+        return self.store.batch(examples[self.rows], beside=examples)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)

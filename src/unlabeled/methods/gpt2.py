@@ -212,16 +212,22 @@ class GPT2(Method):
 
     # ---- what it can do ------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
         """(n, width) float32: the mean over positions of the last hidden states."""
-        return self.embed_locally(batch).mean(1)
+        states = self.embed_locally(batch)
+        real = torch.arange(states.shape[1], device=states.device) < self.positions(batch)[:, None]
+        return (states * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
 
-    @torch.no_grad()
     def embed_locally(self, batch: Batch) -> Tensor:
-        """(n, positions, width) float32: the last hidden states, after the final normalisation; {"tokens": (n, T + 1)}
-        gives T positions, since the last token is only ever predicted."""
-        return self.decoder(batch["tokens"][:, :-1]).float()
+        """(n, positions, width) float32: the last hidden states, after the final normalisation; a window of T + 1
+        tokens gives T positions, since its last one is only ever predicted."""
+        tokens = batch["tokens"]
+        return self.decoder(tokens if "tokens_length" in batch else tokens[:, :-1]).float()
+
+    def positions(self, batch: Batch) -> Tensor:
+        """(n,) int64: how many of the positions of `embed_locally` are text."""
+        tokens = batch["tokens"]
+        return batch.get("tokens_length", torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device))
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:

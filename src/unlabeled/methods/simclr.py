@@ -207,7 +207,6 @@ class SimCLR(Method):
             }
         return Outcome(loss, logs)
 
-    @torch.no_grad()
     def embed(self, batch: Batch) -> Tensor:
         """(n, encoder width) float32: the encoder's output, before the projector."""
         return self.encoder(self._floats(batch)).float()

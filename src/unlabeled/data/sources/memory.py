@@ -1,4 +1,4 @@
-"""Data that is in memory already: arrays of images, lists of texts."""
+"""Data that is in memory already: arrays of images, lists of texts, lists of waves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unlabeled.core.batch import Record, Spec
 from unlabeled.core.errors import UserError
 from unlabeled.data.source import Source
 
-__all__ = ["ImagesInMemory", "TextsInMemory"]
+__all__ = ["ImagesInMemory", "TextsInMemory", "WavesInMemory"]
 
 
 class ImagesInMemory(Source):
@@ -72,3 +72,35 @@ class TextsInMemory(Source):
 
     def identity(self) -> str:
         return hashlib.sha256("\0".join(self.texts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class WavesInMemory(Source):
+    """A list of recordings: arrays (samples,) or (samples, channels), float in [-1, 1] or whole numbers."""
+
+    kind = "wave"
+    name = "waves"
+
+    def __init__(self, waves: Sequence[np.ndarray], rate_hz: int) -> None:
+        if not waves:
+            raise UserError("There is no recording in the list.")
+        self.waves, self.rate_hz = [np.asarray(w) for w in waves], rate_hz
+
+    def __len__(self) -> int:
+        return len(self.waves)
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(str(index), {"wave": self.waves[index], "rate": self.rate_hz})
+
+    def group(self, index: int) -> str:
+        return str(index)
+
+    def spec(self) -> Spec:
+        return Spec(
+            kind="wave", examples=len(self), sample_rate_hz=self.rate_hz, longest=max(len(w) for w in self.waves)
+        )
+
+    def identity(self) -> str:
+        found = hashlib.sha256(str(self.rate_hz).encode())
+        for wave in self.waves:
+            found.update(f"{wave.dtype}{wave.shape}".encode() + np.ascontiguousarray(wave).tobytes())
+        return found.hexdigest()
