@@ -23,7 +23,11 @@ def table(found: list[Mapping[str, Any]]) -> str:
     """The methods as Markdown, one line each."""
     lines = ["| system | learns from | can | variants (parameters) | paper |", "|---|---|---|---|---|"]
     for one in found:
-        variants = ", ".join(f"{n} ({short(v['parameters'])})" for n, v in one["variants"].items() if n != "tiny")
+        sizes: dict[str, int] = {}
+        for stage in one["stages"]:
+            for name, variant in stage["variants"].items():
+                sizes[name] = sizes.get(name, 0) + variant["parameters"]
+        variants = ", ".join(f"{n} ({short(count)})" for n, count in sizes.items() if n != "tiny")
         paper = one["paper"]
         lines.append(
             f"| [`{one['name']}`](docs/methods/{one['name']}.md) | {', '.join(one['takes'])} "
@@ -38,16 +42,9 @@ def page(one: Mapping[str, Any]) -> str:
     title, _, rest = one["about"].partition("\n")
     lines = [f"# {title.rstrip('.')}", "", "```text", rest.strip("\n"), "```", "", "## Paper", ""]
     lines += [f"{paper['authors']}. *{paper['title']}*. {paper['venue']}, {paper['year']}. {paper['url']}".strip(), ""]
-    lines += ["## Variants", "", "| name | parameters | differs from the base setting in |", "|---|---:|---|"]
-    for name, variant in one["variants"].items():
-        differs = ", ".join(f"`{k}={v}`" for k, v in variant["differs"].items()) or "nothing"
-        lines.append(f"| {name} | {variant['parameters']:,} | {differs} |")
-    lines += ["", f"After training it can: {', '.join(one['capabilities'])}.", "", "## Settings", ""]
-    lines += ["| option | default | what it is |", "|---|---|---|"]
-    for setting in about(one["name"]).settings:
-        option = f"--{setting.name.replace('_', '-')}"
-        lines.append(f"| `{option}` | `{setting.default}` | {setting.help.replace('|', '/')} |")
-    lines += ["", "## Recorded runs", ""]
+    for stage in one["stages"]:
+        lines += _training(stage, f"Stage `{stage['name']}`: " if len(one["stages"]) > 1 else "")
+    lines += ["## Recorded runs", ""]
     for row in one["results"]:
         where = row["machine"]
         lines += [f"`{row['command']}`, {row['date']}, {where['processor']}, {where['cores']} cores:", ""]
@@ -55,6 +52,21 @@ def page(one: Mapping[str, Any]) -> str:
     if not one["results"]:
         lines += ["None in this checkout.", ""]
     return "\n".join(lines)
+
+
+def _training(stage: Mapping[str, Any], prefix: str) -> list[str]:
+    """Variants and settings of a method or of one stage of a system."""
+    lines = [f"## {prefix}variants".replace("## v", "## V"), ""]
+    lines += ["| name | parameters | differs from the base setting in |", "|---|---:|---|"]
+    for name, variant in stage["variants"].items():
+        differs = ", ".join(f"`{k}={v}`" for k, v in variant["differs"].items()) or "nothing"
+        lines.append(f"| {name} | {variant['parameters']:,} | {differs} |")
+    lines += ["", f"After training it can: {', '.join(stage['capabilities'])}.", ""]
+    lines += [f"## {prefix}settings".replace("## s", "## S"), "", "| option | default | what it is |", "|---|---|---|"]
+    for setting in about(stage["name"]).settings:
+        option = f"--{setting.name.replace('_', '-')}"
+        lines.append(f"| `{option}` | `{setting.default}` | {setting.help.replace('|', '/')} |")
+    return [*lines, ""]
 
 
 def short(count: int) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unlabeled.core.catalogue import method, methods
     from unlabeled.data.sources import source
-    from unlabeled.engine.launch import resume, train
+    from unlabeled.engine.recipe import resume, train
     from unlabeled.fit import fit
     from unlabeled.model import Model, load
 
@@ -31,9 +31,9 @@ _HOMES = {
     "load": "unlabeled.model",
     "method": "unlabeled.core.catalogue",
     "methods": "unlabeled.core.catalogue",
-    "resume": "unlabeled.engine.launch",
+    "resume": "unlabeled.engine.recipe",
     "source": "unlabeled.data.sources",
-    "train": "unlabeled.engine.launch",
+    "train": "unlabeled.engine.recipe",
 }
 _BOTH = ("fit", "methods")  # names of a function here and of a module or package below
 

@@ -18,7 +18,7 @@ from unlabeled.data.source import Source
 from unlabeled.data.sources import source as open_source
 from unlabeled.data.store import Store, build
 from unlabeled.engine.launch import at_checkpoint, handed_on
-from unlabeled.engine.record import Run
+from unlabeled.engine.record import Run, is_recipe
 from unlabeled.parallel.world import device
 
 __all__ = ["Model", "load", "source_of"]
@@ -56,9 +56,12 @@ class Model:
         """Whether the method offers "embed", "embed_locally", "sample", "score" or "reconstruct"."""
         return capability in capabilities(self.method)
 
-    def store(self, data: Any) -> Store:
-        """Data prepared for this method: a Source, a path or name, an array of images, a list of texts."""
-        return build(source_of(data), self.method)
+    def store(self, data: Any, *, whole: bool = False) -> Store:
+        """Data prepared for this method: a Source, a path or name, an array of images, a list of texts.
+
+        whole: one example for each text, of at most as many tokens as the method sees at once, instead of windows.
+        """
+        return build(source_of(data), self.method, whole=whole)
 
     def batches(self, data: Any, limit: int | None = None, size: int = 256) -> Iterator[Batch]:
         """Collated batches of the first `limit` examples, in order, on the device."""
@@ -69,10 +72,11 @@ class Model:
             yield {k: v.to(device()) for k, v in batch.items()}
 
     def embed(self, data: Any, limit: int | None = None) -> np.ndarray:
-        """(n, width) float32 features, one row per usable example in order."""
+        """(n, width) float32 features, one row per usable example in order; of text, one per document, of its beginning."""
         self._need("embed")
+        store = data if isinstance(data, Store) else self.store(data, whole=True)
         with torch.no_grad():
-            return np.concatenate([self.method.embed(b).float().cpu().numpy() for b in self.batches(data, limit)])  # type: ignore[attr-defined]
+            return np.concatenate([self.method.embed(b).float().cpu().numpy() for b in self.batches(store, limit)])  # type: ignore[attr-defined]
 
     def score(self, data: Any, limit: int | None = None) -> np.ndarray:
         """(n,) float64 log-likelihoods in nats per example."""
@@ -94,7 +98,7 @@ class Model:
     def fresh(self, seed: int = 0) -> Method:
         """The same method with untrained weights, for comparison."""
         torch.manual_seed(seed)
-        return type(self.method)(self.method.config, self.spec).to(device()).eval()
+        return type(self.method)(self.method.config, self.spec, dict(self.method.given)).to(device()).eval()
 
     def _need(self, capability: str) -> None:
         if not self.can(capability):
@@ -113,6 +117,8 @@ def load(path: str | Path, source: Source | None = None) -> Model:
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"There is no folder {path}; give a run folder or one in the Hugging Face layout.")
+    if is_recipe(folder):
+        folder = Run(folder).path
     if (folder / "unlabeled.json").exists():
         return Model(*handed_on(folder), source=source)
     if (folder / "status.json").exists():
@@ -120,7 +126,7 @@ def load(path: str | Path, source: Source | None = None) -> Model:
         if not (folder / "model" / "unlabeled.json").exists():  # killed, or still going on
             return Model(run.config["system"], at_checkpoint(run), run, source)
         return Model(*handed_on(folder / "model"), run, source)
-    for system in catalogue.methods():
+    for system in catalogue.trainings():
         kind = catalogue.method(system)
         if kind.opens(folder):
             return Model(system, kind.from_pretrained(folder), source=source)

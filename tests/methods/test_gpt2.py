@@ -227,6 +227,16 @@ def test_embeddings_are_means_of_the_last_states():
     torch.testing.assert_close(method.embed(batch()), local.mean(1))
 
 
+def test_whole_records_are_embedded_without_their_padding():
+    method = tiny().eval()
+    tokens = torch.randint(0, 100, (3, 20))
+    lengths = torch.tensor([20, 7, 1])
+    together = method.embed({"tokens": tokens, "tokens_length": lengths})
+    for row, length in enumerate(lengths.tolist()):
+        alone = {"tokens": tokens[row : row + 1, :length], "tokens_length": lengths[row : row + 1]}
+        torch.testing.assert_close(together[row], method.embed_locally(alone)[0].mean(0))
+
+
 def test_samples_do_not_depend_on_their_number_and_repeat():
     method = made()
 

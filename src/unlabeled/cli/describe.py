@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import importlib.util
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,21 +41,23 @@ class About:
 
 
 def about(system: str) -> About:
-    """Summary, variants and settings of a method by name or path, without importing it.
+    """Summary, variants and settings of a method or stage by name or path, without importing it.
+
+    A system of several stages has the settings of all of them; where two have one of the same name, the default that is
+    told is the first one's.
 
     Raises:
         UserError: where there is no such method.
     """
-    tree = ast.parse(_file(system).read_text())
-    method = _method_class(tree)
-    config = next((c for c in _classes(method) if c.name == "Config"), None) if method else None
-    if config is None:
-        config = next((c for c in _classes(tree) if c.name == "Config"), None)
-    found = {s.name: s for s in settings(CORE / "config.py", "MethodConfig")}
-    if config is not None:
-        found |= {s.name: s for s in _settings_of(config)}
+    file, stage = (system, "") if system.endswith(".py") else system.partition(".")[::2]
+    tree = ast.parse(_file(file).read_text())
+    classes = {c.name: c for c in _classes(tree)}
+    found: dict[str, Setting] = {}
+    for method in (methods := _methods(tree, classes, stage, system)):
+        found = {s.name: s for s in _settings_of_method(method, classes)} | found
+    base = {s.name: s for s in settings(CORE / "config.py", "MethodConfig")}
     summary = (ast.get_docstring(tree) or "").partition("\n\n")[0].replace("\n", " ")
-    return About(summary, _variants(method), tuple(found.values()))
+    return About(summary, _variants(methods[0] if methods else None), tuple((base | found).values()))
 
 
 def settings(file: Path, name: str) -> list[Setting]:
@@ -84,23 +87,44 @@ def _classes(node: ast.AST) -> list[ast.ClassDef]:
     return [c for c in getattr(node, "body", ()) if isinstance(c, ast.ClassDef)]
 
 
-def _method_class(tree: ast.Module) -> ast.ClassDef | None:
-    """The class that `__all__` names first."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
-            names = ast.literal_eval(node.value)
-            return next((c for c in _classes(tree) if c.name == names[0]), None)
+def _assigned(tree: ast.AST, name: str) -> ast.expr | None:
+    """What stands behind `name =` (or `name: type =`) in the body of a module or class."""
+    for node in getattr(tree, "body", ()):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            return node.value
     return None
 
 
+def _methods(tree: ast.Module, classes: Mapping[str, ast.ClassDef], stage: str, system: str) -> list[ast.ClassDef]:
+    """The class that `__all__` names first or, in order, those of `STAGES`; of one stage, its own."""
+    stages = _assigned(tree, "STAGES")
+    if isinstance(stages, ast.Dict):
+        named = {ast.literal_eval(k): ast.unparse(v) for k, v in zip(stages.keys, stages.values) if k is not None}
+        if stage and stage not in named:
+            raise UserError(f"There is no stage {system!r}; its stages are {', '.join(named)}.")
+        return [classes[name] for key, name in named.items() if stage in ("", key)]
+    exported = _assigned(tree, "__all__")
+    first = ast.literal_eval(exported)[0] if exported is not None else ""
+    return [classes[first]] if first in classes else []
+
+
+def _settings_of_method(method: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> list[Setting]:
+    """The fields of its Config: a class inside it, or one of the module that it assigns, with what that inherits."""
+    config = next((c for c in _classes(method) if c.name == "Config"), None)
+    named = _assigned(method, "Config")
+    config = config or classes.get(named.id if isinstance(named, ast.Name) else "Config")
+    found: list[Setting] = []
+    while config is not None:
+        found = [*_settings_of(config), *found]
+        config = next((classes[b.id] for b in config.bases if isinstance(b, ast.Name) and b.id in classes), None)
+    return found
+
+
 def _variants(method: ast.ClassDef | None) -> tuple[str, ...]:
-    for node in method.body if method else ():
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(isinstance(t, ast.Name) and t.id == "variants" for t in targets):
-            value = getattr(node, "value", None)
-            keys = value.keys if isinstance(value, ast.Dict) else ()
-            return tuple(str(k.value) for k in keys if isinstance(k, ast.Constant))
-    return ()
+    value = _assigned(method, "variants") if method is not None else None
+    keys = value.keys if isinstance(value, ast.Dict) else ()
+    return tuple(str(k.value) for k in keys if isinstance(k, ast.Constant))
 
 
 def _settings_of(config: ast.ClassDef) -> list[Setting]:

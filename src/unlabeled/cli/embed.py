@@ -17,7 +17,9 @@ __all__ = ["main"]
 
 @dataclass(frozen=True)
 class Embed:
-    """Write one row of features for each usable example: its id, its label where known, its vector.
+    """Write one row of features for each usable record: its id, its label where known, its vector.
+
+    Of long texts, the beginning counts: as many tokens as the model sees at once.
 
     Example: unlabeled embed runs/simclr-fashion-1 photos/ --out features.parquet
     """
@@ -45,12 +47,10 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     from unlabeled.model import load
 
     model, data = load(got.run), source(got.data)
-    store = model.store(data)
+    store = model.store(data, whole=True)
     features = model.embed(store)
-    # Where text is cut into windows, a row is a window and no longer a record.
-    whole = store.window is None
-    ids = [data[int(r)].id for r in store.rows] if whole else [f"window:{i}" for i in range(len(features))]
-    labels = data.labels[store.rows] if whole and data.labels is not None else np.full(len(features), -1)
+    ids = [data[int(r)].id for r in store.rows]
+    labels = data.labels[store.rows] if data.labels is not None else np.full(len(features), -1)
     if got.out.suffix == ".npy":
         np.save(got.out, features)
     elif got.out.suffix == ".npz":

@@ -50,7 +50,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Everything that a method says of itself, in JSON types.
+    """Everything that a method or stage says of itself, in JSON types; of a system of several stages, what it can do in
+    the end, and each under "stages".
 
     Raises:
         UserError: where there is no such method.
@@ -58,23 +59,35 @@ def describe(name: str) -> dict[str, Any]:
     import sys
 
     from unlabeled.core import catalogue
-    from unlabeled.core.config import resolve, to_dict
-    from unlabeled.core.method import capabilities
 
+    stages = [_training(s) for s in (catalogue.stages(name) if name in catalogue.methods() else [name])]
     method = catalogue.method(name)
     about = sys.modules[method.__module__].__doc__ if method.__module__ in sys.modules else method.__doc__
-    counts = parameter_counts(method)
-    variants = {v: {"differs": to_dict_of(changes), "parameters": counts[v]} for v, changes in method.variants.items()}
-    return {
+    return stages[-1] | {
         "name": name,
         "about": (about or method.__doc__ or "").strip(),
         "paper": asdict(method.paper),
         "takes": list(method.takes),
         "goal": method.goal,
+        "results": results(name.partition(".")[0]),
+        "stages": stages,
+    }
+
+
+def _training(name: str) -> dict[str, Any]:
+    """What differs between the stages of a system."""
+    from unlabeled.core import catalogue
+    from unlabeled.core.config import resolve, to_dict
+    from unlabeled.core.method import capabilities
+
+    method, counts = catalogue.method(name), parameter_counts(name)
+    return {
+        "name": name,
         "capabilities": list(capabilities(method)),
         "defaults": to_dict(resolve(method, None)),
-        "variants": variants,
-        "results": results(name),
+        "variants": {
+            v: {"differs": to_dict_of(changes), "parameters": counts[v]} for v, changes in method.variants.items()
+        },
     }
 
 
@@ -83,18 +96,18 @@ def to_dict_of(changes: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(dict(changes)))
 
 
-def parameter_counts(method: Any) -> dict[str, int]:
-    """Trained and frozen weights of every variant, on data of the usual size; nothing is allocated."""
+def parameter_counts(name: str) -> dict[str, int]:
+    """Trained and frozen weights of every variant of a method or stage, without those of earlier stages, on data of the
+    usual size; nothing is allocated."""
     import torch
 
-    from unlabeled.core.config import resolve
+    from unlabeled.core import catalogue
 
     counts = {}
-    for name in method.variants:
-        config = resolve(method, name)
+    for variant in catalogue.method(name).variants:
         with torch.device("meta"):
-            built = method(config, _usual(method.takes, config))
-        counts[name] = sum(p.numel() for p in built.parameters())
+            built = catalogue.build(name, variant, lambda kind, config: _usual(kind.takes, config))
+        counts[variant] = sum(p.numel() for n, p in built.named_parameters() if not n.startswith("given."))
     return counts
 
 
@@ -127,17 +140,20 @@ def _print(found: Mapping[str, Any]) -> None:
     print(f"{found['name']}\n\n{found['about']}\n")
     print(f"Paper      {paper['title']}. {paper['authors']}. {paper['venue']} {paper['year']}. {paper['url']}".rstrip())
     print(f"Takes      {', '.join(found['takes'])}\nCan        {', '.join(found['capabilities'])}\n")
-    rows = [
-        (
-            n,
-            f"{v['parameters']:,}",
-            ", ".join(f"{k}={x}" for k, x in v["differs"].items()) or "the paper's base setting",
-        )
-        for n, v in found["variants"].items()
-    ]
-    print(table(("variant", "parameters", "differs from the base setting in"), rows))
+    for stage in found["stages"]:
+        rows = [
+            (
+                n,
+                f"{v['parameters']:,}",
+                ", ".join(f"{k}={x}" for k, x in v["differs"].items()) or "the paper's base setting",
+            )
+            for n, v in stage["variants"].items()
+        ]
+        if len(found["stages"]) > 1:
+            print(f"{stage['name']} can {', '.join(stage['capabilities'])}")
+        print(table(("variant", "parameters", "differs from the base setting in"), rows) + "\n")
     for row in found["results"]:
         figures = row.get("figures", row)
         said = " ".join(figures["headline"]) if "headline" in figures else json.dumps(figures)
-        print(f"\n{row.get('date', '')}  {row.get('command', '')}\n  {said}")
-    print(f"\nunlabeled train {found['name']} --help lists every setting.")
+        print(f"{row.get('date', '')}  {row.get('command', '')}\n  {said}\n")
+    print(f"unlabeled train {found['name']} --help lists every setting.")

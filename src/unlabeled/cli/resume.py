@@ -34,8 +34,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
     from unlabeled.cli.progress import console
     from unlabeled.cli.train import finished
-    from unlabeled.engine.launch import resume
-    from unlabeled.engine.record import Run
+    from unlabeled.engine.recipe import resume, system_of
 
-    with console(Run(got.run).config["system"]) as observers:
+    with console(system_of(got.run)) as observers:
         return finished(resume(got.run, budget=got.budget, observers=observers))

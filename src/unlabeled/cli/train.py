@@ -23,7 +23,7 @@ EXAMPLE = "Example: unlabeled train {system} {data} --budget 2000steps --seed 1"
 
 def main(words: Sequence[str]) -> dict[str, Any]:
     known = catalogue.methods()
-    system = next((w for w in words if w in known or (w.endswith(".py") and not w.startswith("-"))), None)
+    system = next((w for w in words if w.partition(".")[0] in known or (w.endswith(".py") and w[0] != "-")), None)
     if system is None and words and not words[0].startswith("-"):
         hint = suggest(words[0], known) or f"; the methods are {', '.join(known)}."
         raise UserError(f"There is no method {words[0]!r}{hint}")
@@ -39,8 +39,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     got = parse(kind, words, "train", f"{summary}\n\n{example}")
 
     from unlabeled.cli.progress import console
-    from unlabeled.engine.launch import train
     from unlabeled.engine.loop import Settings
+    from unlabeled.engine.recipe import train
 
     overrides = {name: getattr(got, name) for name in overridable if getattr(got, name) is not None}
     chosen = Settings(**{s.name: getattr(got, s.name) for s in engine})
@@ -52,6 +52,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
             overrides=overrides,
             settings=chosen,
             out=got.out,
+            given=got.given,
             observers=observers,
         )
     return finished(run)
@@ -101,6 +102,18 @@ def _arguments(system: str | None, asked: About | None, engine: Sequence[Any]) -
                 ),
             ],
             dataclasses.field(default=None),
+        ),
+        (
+            "given",
+            Annotated[
+                tuple[Path, ...],
+                tyro.conf.arg(
+                    help="Runs of earlier stages, for a stage alone.",
+                    help_behavior_hint="(default: none)",
+                    metavar="RUN ...",
+                ),
+            ],
+            dataclasses.field(default=()),
         ),
         ("json", Annotated[bool, tyro.conf.arg(help="Print one JSON object.")], dataclasses.field(default=False)),
     ]

@@ -1,6 +1,7 @@
 """Find methods by file name, without importing any of them until one is asked for.
 
-The folder `methods/` is the list: `methods/simclr.py` is the system "simclr". Besides, a path to a Python file and
+The folder `methods/` is the list: `methods/simclr.py` is the system "simclr". A file with several trainings lists them
+in order in `STAGES`, and `vqvae.prior` names one. Besides, a path to a Python file and
 the entry-point group `unlabeled.methods` of installed packages name methods.
 """
 
@@ -9,17 +10,20 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from unlabeled.core.config import resolve
 from unlabeled.core.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from unlabeled.core.batch import Spec
     from unlabeled.core.method import Method
 
-__all__ = ["method", "methods"]
+__all__ = ["build", "method", "methods", "stages", "trainings"]
 
 FOLDER = Path(__file__).parent.parent / "methods"
 
@@ -35,18 +39,52 @@ def methods() -> list[str]:
 
 
 def method(name: str) -> type[Method]:
-    """The class of a method by name, or of a user's file by path (`path/to/mine.py`).
+    """The class of a method by name (`simclr`, `vqvae.codes`), or of a user's file by path (`path/to/mine.py`).
+
+    A system of several stages without the name of one is its last: what stands for it once all are trained.
 
     Raises:
         UserError: where there is none of that name.
     """
-    if name.endswith(".py"):
-        return _class_of(_from_path(Path(name)), name)
-    if name in _plugins() and not (FOLDER / f"{name}.py").exists():
-        return _plugins()[name].load()
-    if name not in methods():
-        raise UserError(f"There is no method {name!r}{suggest(name, methods())} `unlabeled methods` lists them.")
-    return _class_of(importlib.import_module(f"unlabeled.methods.{name}"), name)
+    known = stages(name if name.endswith(".py") else name.partition(".")[0])
+    if name in known:
+        return known[name]
+    if "." in name and not name.endswith(".py"):
+        raise UserError(f"There is no stage {name!r}{suggest(name, known) or '.'} Its stages: {', '.join(known)}.")
+    return list(known.values())[-1]
+
+
+def stages(system: str) -> dict[str, type[Method]]:
+    """What a system trains, in order: {"simclr": SimCLR} or {"vqvae.codes": VQVAE, "vqvae.prior": Prior}.
+
+    Raises:
+        UserError: where there is no such system.
+    """
+    if system.endswith(".py"):
+        return _stages_of(_from_path(Path(system)), system)
+    if system in _plugins() and not (FOLDER / f"{system}.py").exists():
+        return {system: _plugins()[system].load()}
+    if system not in methods():
+        raise UserError(f"There is no method {system!r}{suggest(system, methods())} `unlabeled methods` lists them.")
+    return _stages_of(importlib.import_module(f"unlabeled.methods.{system}"), system)
+
+
+def trainings() -> list[str]:
+    """Names of everything that can be trained at once: methods, and the stages of systems that have some."""
+    return [name for system in methods() for name in stages(system)]
+
+
+def build(name: str, variant: str | None, measure: Callable[[type[Method], Any], Spec], **overrides: Any) -> Method:
+    """A method with fresh weights; the stages it needs likewise, of the same variant.
+
+    measure: what the data is, for a class and its configuration. overrides: of the method's own configuration.
+    """
+    kind = method(name)
+    config = resolve(kind, variant, overrides)
+    given = {need: build(f"{name.partition('.')[0]}.{need}", variant, measure) for need in kind.needs}
+    built = kind(config, measure(kind, config), given)
+    built.name = name
+    return built
 
 
 def _from_path(path: Path) -> ModuleType:
@@ -59,8 +97,10 @@ def _from_path(path: Path) -> ModuleType:
     return module
 
 
-def _class_of(module: ModuleType, name: str) -> type[Method]:
+def _stages_of(module: ModuleType, system: str) -> dict[str, type[Method]]:
+    if hasattr(module, "STAGES"):
+        return {f"{system}.{stage}": kind for stage, kind in module.STAGES.items()}
     exported = getattr(module, "__all__", ())
     if not exported:
-        raise UserError(f"{name} must name its Method class in __all__.")
-    return getattr(module, exported[0])
+        raise UserError(f"{system} must name its Method class in __all__.")
+    return {system: getattr(module, exported[0])}

@@ -23,7 +23,7 @@ from unlabeled.engine.optimise import Part
 from unlabeled.parallel.shard import local
 from unlabeled.parallel.world import rank, together, world
 
-__all__ = ["latest", "restore", "save", "weights"]
+__all__ = ["checksum", "latest", "restore", "save", "weights"]
 
 
 def save(
@@ -58,7 +58,7 @@ def save(
     if rank() == 0:
         shapes = {name: (list(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in optimizer.items()}
         (partial / "state.json").write_text(json.dumps({**facts, "step": step, "optimizer": shapes}))
-        sums = {path.name: _checksum(path) for path in sorted(partial.iterdir())}
+        sums = {path.name: checksum(path) for path in sorted(partial.iterdir())}
         (partial / "manifest.json").write_text(json.dumps(sums))
         for path in [*partial.iterdir(), partial]:
             _flush(path)
@@ -137,14 +137,15 @@ def _problem(path: Path) -> str | None:
     try:
         sums = json.loads((path / "manifest.json").read_text())
         for name, expected in sums.items():
-            if _checksum(path / name) != expected:
+            if checksum(path / name) != expected:
                 return f"{name} has another checksum"
     except (OSError, ValueError, AttributeError) as error:
         return str(error)
     return None
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

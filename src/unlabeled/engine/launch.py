@@ -30,7 +30,18 @@ from unlabeled.engine.loop import Observer, Settings, Trainer
 from unlabeled.engine.record import Run, write_atomically
 from unlabeled.parallel.world import rank, started, together, world
 
-__all__ = ["at_checkpoint", "begin", "hand_on", "handed_on", "resume", "train", "untrained"]
+__all__ = [
+    "at_checkpoint",
+    "begin",
+    "free_folder",
+    "hand_on",
+    "handed_on",
+    "lasting_name",
+    "resume",
+    "said_by_first",
+    "train",
+    "untrained",
+]
 
 
 def train(
@@ -41,11 +52,13 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     settings: Settings | None = None,
     out: Path | None = None,
+    given: Sequence[Path] = (),
     observers: Sequence[Observer] = (),
 ) -> Run:
-    """Train a system on data into a new run folder; under torchrun, on all its processes together.
+    """Train a method on data into a new run folder; under torchrun, on all its processes together.
 
     variant: a published one, by name. overrides: single fields of its Config. out: by default runs/SYSTEM-DATA-N.
+    given: folders of trained runs of the stages that it needs.
 
     Raises:
         UserError: where names, settings or data do not fit together.
@@ -56,10 +69,10 @@ def train(
         path = None
         if rank() == 0:
             try:
-                path = begin(system, source, data, variant, overrides or {}, settings or Settings(), out).path
+                path = begin(system, source, data, variant, overrides or {}, settings or Settings(), out, given).path
             except UserError as error:
                 path = error
-        path = _said_by_first(path)
+        path = said_by_first(path)
         if isinstance(path, UserError):
             raise path
         return _carry_out(Run(path), source, observers)
@@ -95,10 +108,12 @@ def begin(
     overrides: Mapping[str, Any],
     settings: Settings,
     out: Path | None,
+    given: Sequence[Path] = (),
 ) -> Run:
-    """Make the folder of a new run: configuration, measured data, tokenizer."""
+    """Make the folder of a new run: configuration, measured data, tokenizer, the models of earlier stages."""
     kind = catalogue.method(system)
     config = resolve(kind, variant, overrides)
+    earlier = _earlier(system, kind.needs, given)
     wanted = next(f for f in ("image", "text", "wave") if f in kind.takes)
     if source.kind != wanted:
         raise UserError(f"{system} learns from {wanted} data, and {source.name} holds {source.kind} data.")
@@ -106,26 +121,56 @@ def begin(
     if kind.couples and config.batch > len(part):
         config = dataclasses.replace(config, batch=max(2, len(part) // 2 * 2))  # no example beside itself
     spec = kind.measure(config, part)
-    path = None  # data in memory
-    if not isinstance(data, Source):  # a name comes before a path, as in `source`
-        path = str(data) if str(data) in builtin_names() else str(Path(data).expanduser().resolve())
     about = {
         "system": system,
         "variant": variant,
         "config": to_dict(config),
         "spec": spec.to_dict(),
-        "data": {"name": source.name, "path": path, "identity": source.identity()},
+        "data": {"name": source.name, "path": lasting_name(data), "identity": source.identity()},
         "settings": to_dict(settings),
         "unlabeled": version("unlabeled"),
         "torch": str(torch.__version__),
     }
 
-    def add_tokenizer(folder: Path) -> None:
+    def fill(folder: Path) -> None:
         if spec.tokenizer is not None:
             (folder / "model").mkdir()
             spec.tokenizer.save(folder / "model")
+        for stage, (name, trained) in earlier.items():
+            hand_on(trained, name, folder / "given" / stage)
 
-    return Run.create(out or _free_folder(system, source.name), about, add_tokenizer)
+    return Run.create(out or free_folder(system, source.name), about, fill)
+
+
+def lasting_name(data: str | Path | Source) -> str | None:
+    """What opens the same data from any folder: a built-in name or an absolute path; None for data in memory."""
+    if isinstance(data, Source):
+        return None
+    # a name comes before a path, as in `source`
+    return str(data) if str(data) in builtin_names() else str(Path(data).expanduser().resolve())
+
+
+def _earlier(system: str, needs: Sequence[str], given: Sequence[Path]) -> dict[str, tuple[str, Method]]:
+    """The trained methods of the stages that a method needs, by stage, with their names.
+
+    Raises:
+        UserError: where one is missing, not trained to its end, or not needed.
+    """
+    found = {}
+    for folder in given:
+        if Run(folder).status["state"] != "finished":
+            raise UserError(f"{folder} is not trained to its end; go on with it first: unlabeled resume {folder}")
+        name, trained = handed_on(Path(folder) / "model")
+        found[name.rpartition(".")[2]] = (name, trained)
+    for need in needs:
+        if need not in found:
+            whole = system.partition(".")[0]
+            raise UserError(
+                f"{system} builds on {whole}.{need}: name a run of it with --given, or train `{whole}`, which is both."
+            )
+    if spare := set(found) - set(needs):
+        raise UserError(f"{system} needs {', '.join(needs) or 'no earlier stage'}; leave out {', '.join(spare)}.")
+    return found
 
 
 def _carry_out(run: Run, source: Source, observers: Sequence[Observer]) -> Run:
@@ -173,8 +218,7 @@ def _refused(store: Store, held_out: Source, method: Method) -> list[Quarantined
 def _finish(trainer: Trainer, state: str) -> None:
     weights = trainer.final_state()
     if rank() == 0:
-        run, kind = trainer.run, type(trainer.method)
-        whole = kind(trainer.method.config, trainer.method.spec)
+        run, whole = trainer.run, untrained(trainer.run)
         whole.load_state_dict(weights)
         hand_on(whole, run.config["system"], run.path / "model")
         run.set_status(state, **dataclasses.asdict(trainer.clock), seconds=trainer.seconds, flops=trainer.flops)
@@ -187,7 +231,7 @@ def hand_on(method: Method, system: str, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"system": system, "config": to_dict(method.config), "spec": method.spec.to_dict()}
+    about = _about(method, system)
     common = method.export()
     tensors, config = common if common is not None else (_unshared(method), None)
     if config is not None:
@@ -214,22 +258,39 @@ def handed_on(folder: Path) -> tuple[str, Method]:
         system = about["system"]
     except (OSError, ValueError, KeyError):
         raise UserError(f"{folder} holds no trained model (no unlabeled.json).") from None
-    kind = catalogue.method(system)
     if about["layout"] == "common":
+        kind = catalogue.method(system)
         method = kind.from_pretrained(folder)
-        method.config = from_dict(kind.Config, about["config"])
+        method.config, method.name = from_dict(kind.Config, about["config"]), system
     else:
-        method = kind(from_dict(kind.Config, about["config"]), _spec(about["spec"], folder))
+        method = _described(about, folder)
         method.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
     return system, method.eval()
 
 
 def untrained(run: Run) -> Method:
-    """The method of a run with the weights that it starts from."""
-    kind = catalogue.method(run.config["system"])
-    config, spec = from_dict(kind.Config, run.config["config"]), _spec(run.config["spec"], run.path / "model")
+    """The method of a run with the weights that it starts from, and the trained ones of earlier stages."""
+    folders = sorted((run.path / "given").glob("*/"))
+    given = {folder.name: handed_on(folder)[1] for folder in folders}
     torch.manual_seed(run.config["settings"]["seed"])
-    return kind(config, spec)
+    return _described(run.config, run.path / "model", given)
+
+
+def _about(method: Method, system: str) -> dict[str, Any]:
+    """What is needed to build the method again, with what it was given: JSON types."""
+    given = {stage: _about(one, one.name) for stage, one in method.given.items()}
+    about = {"system": system, "config": to_dict(method.config), "spec": method.spec.to_dict()}
+    return about | ({"given": given} if given else {})
+
+
+def _described(about: Mapping[str, Any], folder: Path, given: Mapping[str, Method] | None = None) -> Method:
+    """The method that `_about` describes, with fresh weights; folder: where its tokenizer lies."""
+    kind = catalogue.method(about["system"])
+    if given is None:
+        given = {stage: _described(one, folder) for stage, one in about.get("given", {}).items()}
+    method = kind(from_dict(kind.Config, about["config"]), _spec(about["spec"], folder), given)
+    method.name = about["system"]
+    return method
 
 
 def at_checkpoint(run: Run, path: Path | None = None) -> Method:
@@ -261,7 +322,8 @@ def _spec(values: Mapping[str, Any], folder: Path) -> Spec:
     return spec
 
 
-def _free_folder(system: str, data: str) -> Path:
+def free_folder(system: str, data: str) -> Path:
+    """runs/SYSTEM-DATA-N with the first N that is not there."""
     stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(data).name) or "data"
     n = 1
     while (path := Path("runs") / f"{system}-{stem}-{n}").exists():
@@ -269,7 +331,7 @@ def _free_folder(system: str, data: str) -> Path:
     return path
 
 
-def _said_by_first(value: Any) -> Any:
+def said_by_first(value: Any) -> Any:
     """What the first process has to say, on every process."""
     if world() == 1:
         return value

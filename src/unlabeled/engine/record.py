@@ -14,7 +14,7 @@ from typing import Any
 
 from unlabeled.core.errors import UserError
 
-__all__ = ["Run", "write_atomically"]
+__all__ = ["Run", "is_recipe", "write_atomically"]
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -27,16 +27,25 @@ def write_atomically(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def is_recipe(path: Path) -> bool:
+    """Whether a folder holds the runs of several stages."""
+    return (path / "recipe.json").exists()
+
+
 class Run:
     """A run folder, existing or new."""
 
     def __init__(self, path: str | Path) -> None:
-        """Open an existing run.
+        """Open an existing run; the folder of a recipe stands for its last stage.
 
         Raises:
             UserError: where the folder is not a run.
         """
         self.path = Path(path)
+        if is_recipe(self.path):
+            self.path /= json.loads((self.path / "recipe.json").read_text())["stages"][-1]
+            if not self.path.exists():
+                raise UserError(f"The last stage of {path} is not begun; go on with: unlabeled resume {path}")
         try:
             self.config: dict[str, Any] = json.loads((self.path / "config.json").read_text())
             self.config["system"]

@@ -215,6 +215,8 @@ class GPT2(Method):
     def embed(self, batch: Batch) -> Tensor:
         """(n, width) float32: the mean over positions of the last hidden states."""
         states = self.embed_locally(batch)
+        if "tokens_length" not in batch:
+            return states.mean(1)
         real = torch.arange(states.shape[1], device=states.device) < self.positions(batch)[:, None]
         return (states * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
 
