@@ -228,7 +228,7 @@ def test_embeddings_are_means_of_the_last_states():
 
 
 def test_whole_records_are_embedded_without_their_padding():
-    method = tiny().eval()
+    method = made()
     tokens = torch.randint(0, 100, (3, 20))
     lengths = torch.tensor([20, 7, 1])
     together = method.embed({"tokens": tokens, "tokens_length": lengths})
