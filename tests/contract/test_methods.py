@@ -122,7 +122,8 @@ def test_the_same_seed_gives_the_same_views_and_another_seed_others(name):
     one, same, other = (transformed(method, name, seed) for seed in (0, 0, 1))
     assert all(torch.equal(one[k], same[k]) for k in one)
     plain = collated(method, name)
-    if set(plain) != set(one):  # a method without random views returns its batch as it is
+    # A method without random views returns its batch as it is, or codes of it.
+    if set(plain) != set(one) and any(v.is_floating_point() or v.dtype == torch.bool for v in one.values()):
         assert any(not torch.equal(one[k], other[k]) for k in one)
 
 

@@ -18,6 +18,7 @@ from unlabeled.engine.loop import Settings
 from unlabeled.engine.recipe import resume, system_of, train
 from unlabeled.engine.record import Run
 from unlabeled.model import load
+from unlabeled.report.page import again
 
 SYSTEM = """
     from dataclasses import dataclass
@@ -153,7 +154,7 @@ def test_a_stage_alone_names_what_it_needs(tmp_path):
         train("twofold.rest", SOURCE, settings=settings(), out=tmp_path / "rest")
     means = train("twofold.means", SOURCE, settings=settings(), out=tmp_path / "means")
     run = train("twofold.rest", SOURCE, settings=settings(), out=tmp_path / "rest", given=[means.path])
-    assert run.status["state"] == "finished"
+    assert run.status["state"] == "finished" and again(run.config).endswith(f"--given {means.path}")
     with pytest.raises(UserError, match="needs no earlier stage; leave out means"):
         train("twofold.means", SOURCE, settings=settings(), out=tmp_path / "more", given=[means.path])
     means.set_status("interrupted")

@@ -114,6 +114,7 @@ class Method(nn.Module):
     couples: ClassVar[bool] = False  # True if the loss of an example depends on the others in its batch
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # entry points of a network besides forward
     goal: ClassVar[Literal["represent", "generate"]] = "represent"  # what the front door picks it for
+    likelihood: ClassVar[Literal["exact", "lower bound"]] = "exact"  # what `score` gives, where there is one
     name: str = ""  # in the catalogue, as it was asked for; set by whoever builds it for a run
 
     def __init__(self, config: Any, spec: Spec, given: Mapping[str, Method] | None = None) -> None:

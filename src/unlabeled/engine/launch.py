@@ -128,6 +128,7 @@ def begin(
         "spec": spec.to_dict(),
         "data": {"name": source.name, "path": lasting_name(data), "identity": source.identity()},
         "settings": to_dict(settings),
+        "built_on": [str(folder) for folder in given],
         "unlabeled": version("unlabeled"),
         "torch": str(torch.__version__),
     }

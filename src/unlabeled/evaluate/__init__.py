@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from unlabeled.core.errors import UserError
+from unlabeled.evaluate import health
 from unlabeled.evaluate.result import Evaluation, Table, TimeLimit
 from unlabeled.model import Model
 
@@ -27,26 +28,17 @@ def evaluate(
     Raises:
         UserError: where the model does not know its data.
     """
-    limit = TimeLimit(budget_seconds, progress)
-    kind, found = model.source.kind, Evaluation()
-    if kind == "image" and model.can("sample"):
-        from unlabeled.evaluate import generator
-
-        _try(generator.measure, model, found, quick, seed, limit)
-    if kind == "text" and model.can("score"):
-        from unlabeled.evaluate import language
-
-        _try(language.measure, model, found, quick, seed, limit)
-    if kind == "text" and model.can("sample"):
-        from unlabeled.evaluate import language
-
-        _try(language.show_samples, model, found, quick, seed, limit)
-    # Windows of text are not examples that one could name or compare.
-    if model.can("embed") and model.method.window() is None and not (kind == "image" and model.can("sample")):
-        from unlabeled.evaluate import encoder
-
-        _try(encoder.measure, model, found, quick, seed, limit)
+    limit, found = TimeLimit(budget_seconds, progress), Evaluation()
+    measures = list(_measures(model))
+    for done, measure in enumerate(measures):
+        # A split too small to be measured is a finding, not a failure of the run behind it.
+        try:
+            measure(model, found, quick=quick, seed=seed, limit=limit.part(1 / (len(measures) - done)))
+        except UserError as error:
+            found.headline.append(f"Something could not be measured: {error}")
+    health.measure(model, found)
     if not (found.headline or found.figures):
+        kind = model.source.kind
         found.headline.append(
             f"Nothing can be measured about {model.system} on {kind}s: it offers no known capability."
         )
@@ -54,11 +46,22 @@ def evaluate(
     return found
 
 
-def _try(
-    measure: Callable[..., None], model: Model, found: Evaluation, quick: bool, seed: int, limit: TimeLimit
-) -> None:
-    """A split too small to be measured is a finding, not a failure of the run behind it."""
-    try:
-        measure(model, found, quick=quick, seed=seed, limit=limit)
-    except UserError as error:
-        found.headline.append(f"Something could not be measured: {error}")
+def _measures(model: Model) -> Iterator[Callable[..., None]]:
+    """What can be measured of a model by its capabilities, the most telling first."""
+    kind = model.source.kind
+    if kind == "image":
+        if model.can("sample"):
+            from unlabeled.evaluate import generator
+
+            yield generator.measure
+        if model.can("embed"):
+            from unlabeled.evaluate import encoder
+
+            yield encoder.measure
+    if kind == "text":
+        from unlabeled.evaluate import language
+
+        if model.can("score"):
+            yield language.measure
+        if model.can("sample"):
+            yield language.show_samples

@@ -79,6 +79,10 @@ class TimeLimit:
     def spent(self) -> float:
         return time.perf_counter() - self._start
 
+    def part(self, share: float) -> TimeLimit:
+        """A limit that begins now and ends after a share of what is left."""
+        return TimeLimit(None if self._seconds is None else share * self.left, self._progress)
+
     def say(self, doing: str) -> None:
         if self._progress is not None:
             self._progress(doing)

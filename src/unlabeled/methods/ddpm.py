@@ -146,6 +146,7 @@ class DDPM(Method):
     )
     takes = ("image",)
     goal = "generate"
+    likelihood = "lower bound"
 
     def __init__(self, config: Config, spec: Spec, given: Mapping[str, Method] | None = None) -> None:
         super().__init__(config, spec)

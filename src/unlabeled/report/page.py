@@ -84,7 +84,7 @@ def again(config: Mapping[str, Any]) -> str:
         if value != usual.get(name):
             values = value if isinstance(value, list) else [value]
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
+    return shlex.join([*words, *(["--given", *config["built_on"]] if config.get("built_on") else [])])
 
 
 def energy(seconds: float, cores: int, accelerators: int = 0) -> float:
