@@ -12,9 +12,10 @@ from typing import Any
 from record import record
 
 from unlabeled.engine.console import Console
-from unlabeled.engine.launch import at_checkpoint, resume, train
+from unlabeled.engine.launch import at_checkpoint
 from unlabeled.engine.loop import Settings
-from unlabeled.engine.record import Run
+from unlabeled.engine.recipe import resume, train
+from unlabeled.engine.record import Run, is_recipe
 from unlabeled.evaluate import evaluate
 from unlabeled.model import Model, load
 from unlabeled.report import write
@@ -24,7 +25,16 @@ RUNS: dict[str, dict[str, Any]] = {
     "gpt2-shakespeare": {"system": "gpt2", "data": "shakespeare", "variant": "laptop", "budget": "8m"},
     "gpt2-python": {"system": "gpt2", "data": "python", "variant": "laptop", "budget": "8m"},
     "ddpm-fashion-mnist": {"system": "ddpm", "data": "fashion-mnist", "variant": "laptop", "budget": "10m"},
+    "bert-kernel-docs": {"system": "bert", "data": "kernel-docs", "variant": "laptop", "budget": "10m"},
+    "moco-fashion-mnist": {"system": "moco", "data": "fashion-mnist", "variant": "small", "budget": "8m"},
+    "vqvae-fashion-mnist": {"system": "vqvae", "data": "fashion-mnist", "variant": "small", "budget": "10m"},
+    "vae-fashion-mnist": {"system": "vae", "data": "fashion-mnist", "variant": "small", "budget": "8m"},
+    "gan-fashion-mnist": {"system": "gan", "data": "fashion-mnist", "variant": "small", "budget": "10m"},
+    "glow-fashion-mnist": {"system": "glow", "data": "fashion-mnist", "variant": "small", "budget": "10m"},
+    "wav2vec2-festvox-ru": {"system": "wav2vec2", "data": "festvox-ru", "variant": "small", "budget": "10m"},
 }
+# What grows with time is looked at along the way.
+WATCHED = ("ddpm", "gan")
 
 
 def text_floors(model: Model) -> dict[str, float]:
@@ -43,6 +53,15 @@ def text_floors(model: Model) -> dict[str, float]:
         "held_out_bytes": len(held_out),
         "train_bytes": len(seen),
     }
+
+
+def training(run: Run) -> dict[str, float]:
+    """How long, how fast, how far down: the last line of the run's metrics, and the weights."""
+    last = run.metrics()[-1]
+    kept = ("step", "examples", "seconds", "items_per_second", "ceiling_share")
+    figures = {k: v for k, v in last.items() if k in kept or k.endswith("loss")}
+    method = at_checkpoint(run)
+    return figures | {"parameters": sum(p.numel() for n, p in method.named_parameters() if not n.startswith("given."))}
 
 
 def by_training_time(run: Run, seed: int) -> list[dict[str, float]]:
@@ -65,9 +84,10 @@ def main() -> None:
     chosen = parser.parse_args()
     about = RUNS[chosen.name]
     budget = chosen.budget or about["budget"]
-    generates = about["system"] == "ddpm"
-    settings = Settings(budget=budget, seed=chosen.seed, **({"save_every": "200s", "keep": 100} if generates else {}))
-    if chosen.out is not None and (chosen.out / "config.json").exists():  # killed, or trained before
+    watched = about["system"] in WATCHED
+    settings = Settings(budget=budget, seed=chosen.seed, **({"save_every": "200s", "keep": 100} if watched else {}))
+    there = chosen.out is not None and ((chosen.out / "config.json").exists() or is_recipe(chosen.out))
+    if there:  # killed, or trained before
         run = resume(chosen.out)
     else:
         with Console("items") as console:
@@ -81,17 +101,16 @@ def main() -> None:
             )
     model = load(run.path)
     found = evaluate(model, seed=chosen.seed, budget_seconds=chosen.evaluation_seconds)
-    last = run.metrics()[-1]
+    beside = [Run(run.path.parent / stage) for stage in model.method.given]
     figures: dict[str, Any] = {
         "headline": found.headline,
         "tables": [t.to_dict() for t in found.tables],
         "diagnostics": found.diagnostics,
-        "training": {k: last[k] for k in ("step", "examples", "seconds", "loss", "items_per_second", "ceiling_share")},
-        "parameters": sum(p.numel() for p in model.method.parameters()),
+        "training": {one.config["system"]: training(one) for one in (*beside, run)},
     }
     if about["system"] == "gpt2":
         figures["floors_bits_per_byte"] = text_floors(model)
-    if generates:
+    if watched:
         figures["by_training_time"] = by_training_time(run, chosen.seed)
     record(chosen.name, figures)
     print(write(model, found))

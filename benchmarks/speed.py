@@ -1,6 +1,6 @@
 """Speed beside named peers, each pair in one process run, interleaved; medians and ratios go into the results.
 
-Run: python benchmarks/speed.py [gpt2 ddpm simclr]
+Run: python benchmarks/speed.py [NAME ...]      of peer_NAME.py; by default all of them
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def main(names: list[str]) -> None:
-    for name in names or ["gpt2", "ddpm", "simclr"]:
+    for name in names or sorted(path.stem.removeprefix("peer_") for path in HERE.glob("peer_*.py")):
         script = HERE / f"peer_{name}.py"
         done = subprocess.run([sys.executable, str(script)], check=True, stdout=subprocess.PIPE, text=True)
         figures = json.loads(done.stdout.strip().splitlines()[-1])

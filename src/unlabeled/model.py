@@ -53,7 +53,7 @@ class Model:
         return open_source(path)
 
     def can(self, capability: str) -> bool:
-        """Whether the method offers "embed", "embed_locally", "sample", "score" or "reconstruct"."""
+        """Whether the method offers "embed", "embed_locally", "sample", "score", "encode" (and decode) or "reconstruct"."""
         return capability in capabilities(self.method)
 
     def store(self, data: Any, *, whole: bool = False) -> Store:
@@ -72,18 +72,38 @@ class Model:
             yield {k: v.to(device()) for k, v in batch.items()}
 
     def embed(self, data: Any, limit: int | None = None) -> np.ndarray:
-        """(n, width) float32 features, one row per usable example in order; of text, one per document, of its beginning."""
-        self._need("embed")
+        """(n, width) float32 features, one row per usable record in order; of a long text, of its beginning."""
         store = data if isinstance(data, Store) else self.store(data, whole=True)
-        with torch.no_grad():
-            return np.concatenate([self.method.embed(b).float().cpu().numpy() for b in self.batches(store, limit)])  # type: ignore[attr-defined]
+        return self._of_each("embed", store, limit).astype(np.float32, copy=False)
 
     def score(self, data: Any, limit: int | None = None) -> np.ndarray:
-        """(n,) float64 log-likelihoods in nats per example."""
-        self._need("score")
+        """(n,) float64 log-likelihoods in nats per example; `method.likelihood` says whether exact or a lower bound."""
+        return self._of_each("score", data, limit).astype(np.float64)
+
+    def encode(self, data: Any, limit: int | None = None) -> np.ndarray:
+        """(n, ...) int64 codes or float32 latents."""
+        return self._of_each("encode", data, limit)
+
+    def decode(self, codes: np.ndarray, size: int = 256) -> dict[str, np.ndarray]:
+        """What `encode` gave, or anything like it, back in data space, such as {"image": uint8 (n, h, w, channels)}."""
+        self._need("encode")
+        pieces = torch.from_numpy(np.ascontiguousarray(codes)).split(size)
         with torch.no_grad():
-            scores = [self.method.score(b).double().cpu().numpy() for b in self.batches(data, limit)]  # type: ignore[attr-defined]
-        return np.concatenate(scores)
+            parts = [self.method.decode(piece.to(device())) for piece in pieces]  # type: ignore[attr-defined]
+        return {name: np.concatenate([p[name].cpu().numpy() for p in parts]) for name in parts[0]}
+
+    def reconstruct(self, data: Any, limit: int | None = None) -> dict[str, np.ndarray]:
+        """The examples as they come back from their codes, such as {"image": uint8 (n, h, w, channels)}."""
+        self._need("reconstruct")
+        with torch.no_grad():
+            parts = [self.method.reconstruct(b) for b in self.batches(data, limit)]  # type: ignore[attr-defined]
+        return {name: np.concatenate([p[name].cpu().numpy() for p in parts]) for name in parts[0]}
+
+    def _of_each(self, capability: str, data: Any, limit: int | None) -> np.ndarray:
+        self._need(capability)
+        with torch.no_grad():
+            parts = [getattr(self.method, capability)(b).cpu() for b in self.batches(data, limit)]
+        return np.concatenate([p.float().numpy() if p.dtype == torch.bfloat16 else p.numpy() for p in parts])
 
     def sample(
         self, n: int, *, seed: int = 0, prompt: Any = None, steps: int | None = None, guidance: float | None = None

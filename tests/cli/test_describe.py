@@ -12,7 +12,7 @@ from unlabeled.core import catalogue
 from unlabeled.core.errors import UserError
 
 
-@pytest.mark.parametrize("name", catalogue.methods())
+@pytest.mark.parametrize("name", catalogue.trainings())
 def test_settings_and_variants_are_those_of_the_class(name: str) -> None:
     method, read = catalogue.method(name), about(name)
     fields = {f.name: f.default for f in dataclasses.fields(method.Config)}
