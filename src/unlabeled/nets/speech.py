@@ -236,8 +236,8 @@ class SpeechEncoder(nn.Module):
         """wave (n, samples) float32 padded with zeros, lengths (n,) the real samples.
 
         mask: (n, frames) bool, True where a frame is replaced by the mask vector.
-        layer: give the states after so many blocks, counted like transformers' `hidden_states` (0: none of them; the
-            norm at the end of norm_first is only behind the last). None: after all.
+        layer: give the states after so many blocks, counted like transformers' `hidden_states`; the norm at the end of
+            norm_first is behind the last only (its `last_hidden_state`). None: after all.
         skip: blocks that are left out (LayerDrop).
         """
         padded = bool((lengths < wave.shape[1]).any())
