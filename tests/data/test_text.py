@@ -74,7 +74,7 @@ def test_cutting_a_text_does_not_change_its_ids(text):
     whole = BPE._tokenizer.encode(text).ids
     kept, module._PIECE = module._PIECE, 5
     try:
-        assert "".join(module._pieces(text)) == text
+        assert "".join(module.pieces_of(text)) == text
         assert BPE.encode(text).tolist() == whole
     finally:
         module._PIECE = kept

@@ -51,6 +51,23 @@ def test_gradient_is_that_of_finite_differences():
     assert abs((up - down).item() / 2e-3 - weight.grad[2, 1].item()) < 1e-6
 
 
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_a_bias_and_shares_are_those_of_the_weighted_cross_entropy(rows, monkeypatch):
+    monkeypatch.setattr(tokens, "_ROWS", rows)
+    monkeypatch.setattr(tokens, "_CELLS", 1)
+    hidden, weight, targets = made()
+    generator = torch.Generator().manual_seed(3)
+    bias = torch.randn(50, generator=generator).requires_grad_()
+    shares = torch.rand(70, generator=generator) * (torch.rand(70, generator=generator) > 0.3)
+    whole = F.cross_entropy(F.linear(hidden, weight, bias), targets, reduction="none")
+    wanted = torch.autograd.grad(3 * (whole * shares).sum(), (hidden, weight, bias))
+    out = token_loss(hidden, weight, targets, bias, shares)
+    got = torch.autograd.grad(3 * out.mean, (hidden, weight, bias))
+    torch.testing.assert_close(out.mean, (whole * shares).sum(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.nll, whole.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_shapes_are_those_of_the_targets_and_no_gradient_flows_through_them():
     hidden, weight, targets = made(n=12)
     out = token_loss(hidden.view(3, 4, -1), weight, targets.view(3, 4))

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unlabeled.core.errors import UserError
+from unlabeled.core.errors import BadRecord, UserError
 
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["END", "BPETokenizer", "ByteTokenizer", "load_tokenizer", "train_bpe"]
+    from unlabeled.data.source import Source
+
+__all__ = ["END", "BPETokenizer", "ByteTokenizer", "load_tokenizer", "pieces_of", "some_texts", "train_bpe"]
 
 END = "<|endoftext|>"
 _PIECE = 1 << 15  # characters: long texts are cut for the sake of threads and of the library's caches
@@ -38,7 +40,7 @@ def _characters() -> list[str]:
     return [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
 
 
-def _pieces(text: str) -> list[str]:
+def pieces_of(text: str) -> list[str]:
     """Cut a long text where that cannot change its ids; "".join(pieces) is the text."""
     cuts = [0]
     while len(text) - cuts[-1] > _PIECE:
@@ -88,7 +90,7 @@ class BPETokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text; texts, and parts of long ones, are encoded side by side on all threads."""
-        cut = [_pieces(text) for text in texts]
+        cut = [pieces_of(text) for text in texts]
         for text in texts:
             text.encode()  # raises here: the library would name neither the place nor the reason
         encoded = iter(self._tokenizer.encode_batch_fast([piece for pieces in cut for piece in pieces]))
@@ -168,7 +170,7 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> BPETokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - 1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    learner.train_from_iterator((piece for text in texts for piece in _pieces(text)), trainer)
+    learner.train_from_iterator((piece for text in texts for piece in pieces_of(text)), trainer)
     model = json.loads(learner.to_str())["model"]
     return BPETokenizer(model["vocab"], [_pair(m) for m in model["merges"]])
 
@@ -179,13 +181,17 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
     return first, second
 
 
-def load_tokenizer(folder: Any) -> BPETokenizer:
-    """Read what `save`, or a GPT-2-like model in the Hugging Face layout, has in its folder.
+def load_tokenizer(folder: Any) -> Any:
+    """Read what `save`, or a model like GPT-2 or BERT in the Hugging Face layout, has in its folder.
 
     Raises:
-        UserError: where there is no tokenizer, or it is not byte-level BPE with GPT-2's pattern.
+        UserError: where there is no tokenizer, or it is neither byte-level BPE with GPT-2's pattern nor WordPiece.
     """
     folder = Path(folder)
+    if _is_wordpiece(folder):
+        from unlabeled.data.wordpiece import load_wordpiece
+
+        return load_wordpiece(folder)
     try:
         if (folder / "tokenizer.json").is_file():
             model, content = _from_json(folder / "tokenizer.json")
@@ -198,7 +204,7 @@ def load_tokenizer(folder: Any) -> BPETokenizer:
             merges = [_pair(line) for line in lines if line and not line.startswith("#version")]
         else:
             raise UserError(
-                f"There is no tokenizer in {folder}; it needs tokenizer.json, or vocab.json and merges.txt."
+                f"There is no tokenizer in {folder}; it needs tokenizer.json, vocab.txt, or vocab.json and merges.txt."
             )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -207,6 +213,16 @@ def load_tokenizer(folder: Any) -> BPETokenizer:
     if not merges and [vocabulary.get(c) for c in _characters()] == list(range(256)):
         return ByteTokenizer()
     return BPETokenizer(vocabulary, merges)
+
+
+def _is_wordpiece(folder: Path) -> bool:
+    try:
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        return content["model"].get("type") == "WordPiece"
+    except FileNotFoundError:
+        return (folder / "vocab.txt").is_file()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # the caller will say what is wrong with it
 
 
 def _from_json(path: Path) -> tuple[dict[str, Any], bool]:
@@ -218,3 +234,19 @@ def _from_json(path: Path) -> tuple[dict[str, Any], bool]:
     for token in content.get("added_tokens", ()):
         model["vocab"].setdefault(token["content"], token["id"])
     return model, kin and plain
+
+
+def some_texts(source: Source, limit: float) -> Iterator[str]:
+    """Texts of records in a fixed random order, about `limit` characters in all; records that fail are passed over."""
+    read = 0
+    for index in np.random.default_rng(0).permutation(len(source)):
+        try:
+            text = source[int(index)].fields["text"]
+        except BadRecord:
+            continue
+        # A lone surrogate is no character; `prepare` will refuse its record.
+        text = text[: max(0, int(limit) - read)].encode(errors="ignore").decode()
+        read += len(text)
+        yield text
+        if read >= limit:
+            return

@@ -31,8 +31,9 @@ from unlabeled.core.config import MethodConfig
 from unlabeled.core.errors import BadRecord, UserError
 from unlabeled.core.method import Method, OptimizerPlan, Outcome, Paper
 from unlabeled.data.source import Source
-from unlabeled.data.text import ByteTokenizer, load_tokenizer, train_bpe
+from unlabeled.data.text import ByteTokenizer, load_tokenizer, some_texts, train_bpe
 from unlabeled.nets.attention import Cache
+from unlabeled.nets.pretrained import load_tensors
 from unlabeled.nets.transformer import Decoder
 from unlabeled.objectives.tokens import bits_per_byte, token_loss
 from unlabeled.samplers.decode import generate
@@ -164,7 +165,7 @@ class GPT2(Method):
         if config.tokenizer == "bytes":
             tokenizer: Any = ByteTokenizer()
         else:
-            tokenizer = train_bpe(_some_texts(source, config.tokenizer_megabytes * 1e6), config.vocabulary)
+            tokenizer = train_bpe(some_texts(source, config.tokenizer_megabytes * 1e6), config.vocabulary)
         return replace(spec, vocabulary=tokenizer.size, tokenizer=tokenizer)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
@@ -355,7 +356,7 @@ class GPT2(Method):
         if tokenizer is not None and tokenizer.size > config.vocabulary:
             raise UserError(f"The tokenizer in {folder} has {tokenizer.size} ids, its model only {config.vocabulary}.")
         method = cls(config, Spec("text", vocabulary=config.vocabulary, tokenizer=tokenizer))
-        weights = {name.removeprefix("transformer."): tensor for name, tensor in _tensors(folder).items()}
+        weights = {name.removeprefix("transformer."): tensor for name, tensor in load_tensors(folder).items()}
         own = method.decoder.state_dict()
         with torch.no_grad():
             for theirs, ours, matrix in _names(config.layers):
@@ -406,37 +407,3 @@ def _names(layers: int) -> Iterator[tuple[str, tuple[str, ...], bool]]:
                 yield f"h.{layer}.{theirs}.{kind}", names, matrix and kind == "weight"
     for kind in ("weight", "bias"):
         yield f"ln_f.{kind}", (f"norm.{kind}",), False
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of model.safetensors, or of the shards that model.safetensors.index.json names."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    index = folder / "model.safetensors.index.json"
-    try:
-        if (folder / "model.safetensors").is_file():
-            return load_file(folder / "model.safetensors")
-        if index.is_file():
-            # Only the names of files: a path would lead out of the folder.
-            names = {Path(name).name for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-            return {k: v for name in sorted(names) for k, v in load_file(folder / name).items()}
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"The weights in {folder} cannot be read ({error}); fetch them again.") from None
-    raise UserError(f"There is no model.safetensors in {folder}; save the model in that format, which runs no code.")
-
-
-def _some_texts(source: Source, limit: float) -> Iterator[str]:
-    """Texts of records in a fixed random order, about `limit` characters in all; records that fail are passed over."""
-    read = 0
-    for index in np.random.default_rng(0).permutation(len(source)):
-        try:
-            text = source[int(index)].fields["text"]
-        except BadRecord:
-            continue
-        # A lone surrogate is no character; `prepare` will refuse its record.
-        text = text[: max(0, int(limit) - read)].encode(errors="ignore").decode()
-        read += len(text)
-        yield text
-        if read >= limit:
-            return

@@ -6,13 +6,14 @@ wav2vec 2.0 large (before). torch's own GELU is kept here: its exact form is fas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "EncoderAttention", "EncoderBlock", "attend"]
+__all__ = ["Dropout", "EncoderAttention", "EncoderBlock", "TextEncoder", "attend"]
 
 # Up to this length products that keep the weights are faster on a CPU than torch's blockwise kernel: a block, forward
 # and backward, took 39 ms against 58 at 256 tokens and as long at 512 (bfloat16, two threads); with dropout of weights
@@ -157,3 +158,78 @@ class EncoderBlock(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.narrow(F.gelu(self.widen(x))))
+
+
+class TextEncoder(nn.Module):
+    """Token ids to hidden states that each depend on all tokens: BERT, with the heads that it is trained by.
+
+    Weights start at a normal of deviation 0.02, cut at two deviations, as in Google's code; biases at zero.
+    pairs: with the pooled state of the first token and its two logits (next sentence or not).
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        length: int,
+        layers: int,
+        width: int,
+        heads: int,
+        inner: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        eps: float = 1e-12,
+        pairs: bool = True,
+    ) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.position_embedding = nn.Embedding(length, width)
+        self.segment_embedding = nn.Embedding(2, width)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(
+                width, heads, inner, norm_first=False, dropout=dropout, attention_dropout=attention_dropout, eps=eps
+            )
+            for _ in range(layers)
+        )
+        self.transform = nn.Linear(width, width)
+        self.norm_transform = nn.LayerNorm(width, eps=eps)
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary))
+        self.pool = nn.Linear(width, width) if pairs else None
+        self.relation = nn.Linear(width, 2) if pairs else None
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        segments: Tensor | None = None,
+        mask: Tensor | None = None,
+        at: Tensor | None = None,
+        read: Callable[[Tensor, Tensor, Tensor], Any] | None = None,
+    ) -> Any:
+        """tokens (batch, time) int64, segments of 0 and 1 (None: all 0), mask bool, True where a token is real, to
+        hidden states (batch, time, width).
+
+        at: (batch, k) int64, positions that are predicted. With it, `read` is called with their states after the
+            head's transformation (batch, k, width), the output matrix (vocabulary, width) and bias (vocabulary,), and
+            (its result, the logits (batch, 2) or None) is returned. The matrix is the token embedding, which is whole
+            only inside this call when weights are sharded.
+        """
+        x = self.token_embedding(tokens) + self.position_embedding.weight[: tokens.shape[1]]
+        x = x + (self.segment_embedding.weight[0] if segments is None else self.segment_embedding(segments))
+        x = self.dropout(self.norm(x))
+        for block in self.blocks:
+            x = block(x, mask)
+        if at is None or read is None:
+            return x
+        picked = x.gather(1, at[:, :, None].expand(-1, -1, x.shape[2]))
+        picked = self.norm_transform(F.gelu(self.transform(picked)))
+        related = None
+        if self.pool is not None and self.relation is not None:
+            related = self.relation(torch.tanh(self.pool(x[:, 0]))).float()
+        return read(picked, self.token_embedding.weight, self.output_bias), related

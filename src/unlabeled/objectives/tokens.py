@@ -1,6 +1,6 @@
 """The loss of predicted tokens, without the tensor of all logits.
 
-For a hidden state h and an output matrix W, tied or not, the logits are z = W h, the loss is log sum exp z - z[target]
+For a hidden state h and an output matrix W, tied or not, the logits are z = W h + b, the loss is log sum exp z - z[target]
 and its gradient in z is softmax(z) - onehot(target). Rows are taken in chunks; each chunk makes its logits, its loss
 and, where they are asked for, its share of both gradients, and is forgotten.
 """
@@ -20,24 +20,31 @@ _ROWS = 512  # ... but no fewer rows than make the sum over chunks of the gradie
 
 
 class TokenLoss(NamedTuple):
-    """mean: float32 scalar, nats per token, with gradient. nll: float32, nats, without gradient, and hit: bool (no
-    other logit is larger; equal ones, which bfloat16 makes likelier, count), both in the shape of the targets."""
+    """mean: float32 scalar, nats per token (or the weighted sum), with gradient. nll: float32, nats, without gradient,
+    and hit: bool (no other logit is larger; equal ones, which bfloat16 makes likelier, count), both in the shape of the
+    targets."""
 
     mean: Tensor
     nll: Tensor
     hit: Tensor
 
 
-def token_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> TokenLoss:
-    """Cross-entropy of targets (...,) under logits hidden @ weight.T; hidden (..., width), weight (vocabulary, width).
+def token_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None = None, shares: Tensor | None = None
+) -> TokenLoss:
+    """Cross-entropy of targets (...,) under logits hidden @ weight.T + bias; hidden (..., width), weight (vocabulary,
+    width), bias (vocabulary,).
+
+    shares: (...,) float32, what each token counts in `mean`, which then is the sum of shares * nll.
 
     Products are in autocast's type where that is on, else in that of `hidden`; everything after them is float32, since
     a loss that is reduced in bfloat16 is off in the second digit. Gradient flows through `mean` only.
     """
     device = hidden.device.type
     compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    shares = None if shares is None else shares.flatten()
     with torch.autocast(device, enabled=False):
-        mean, nll, hit = _Chunked.apply(hidden.flatten(0, -2), weight, targets.flatten(), compute)
+        mean, nll, hit = _Chunked.apply(hidden.flatten(0, -2), weight, targets.flatten(), bias, shares, compute)
     return TokenLoss(mean, nll.view_as(targets), hit.view_as(targets))
 
 
@@ -45,7 +52,15 @@ class _Chunked(torch.autograd.Function):
     """Loss and gradients in the forward pass; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, compute: torch.dtype) -> Any:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        shares: Tensor | None,
+        compute: torch.dtype,
+    ) -> Any:
         n, vocabulary = len(hidden), len(weight)
         wanted = any(ctx.needs_input_grad)
         rows = min(n, max(_ROWS, _CELLS // vocabulary))
@@ -57,12 +72,15 @@ class _Chunked(torch.autograd.Function):
         hit = torch.empty(n, dtype=torch.bool, device=h.device)
         grad_h = torch.empty_like(h) if wanted else None
         grad_w = torch.zeros(weight.shape, dtype=torch.float32, device=h.device) if wanted else None
+        grad_b = torch.zeros(vocabulary, dtype=torch.float32, device=h.device) if wanted and bias is not None else None
         for start in range(0, n, rows):
             part = slice(start, min(start + rows, n))
             count = part.stop - part.start
             z, p, target = product[:count], logits[:count], targets[part, None]
             torch.mm(h[part], w.t(), out=z)
             p.copy_(z)
+            if bias is not None:
+                p += bias
             top, gold = p.amax(1, keepdim=True), p.gather(1, target)
             total = p.sub_(top).exp_().sum(1, keepdim=True)
             nll[part] = (top + total.log() - gold)[:, 0]
@@ -70,19 +88,25 @@ class _Chunked(torch.autograd.Function):
             if grad_h is None or grad_w is None:
                 continue
             p.div_(total).scatter_add_(1, target, p.new_full((1, 1), -1.0).expand(count, 1))
+            if shares is not None:
+                p *= shares[part, None]
+            if grad_b is not None:
+                grad_b += p.sum(0)
             z.copy_(p)
             torch.mm(z, w, out=grad_h[part])
             grad_w += z.t() @ h[part]
         if grad_h is not None and grad_w is not None:
-            ctx.save_for_backward(grad_h.to(hidden.dtype), grad_w.to(weight.dtype))
+            ctx.save_for_backward(grad_h.to(hidden.dtype), grad_w.to(weight.dtype), grad_b)
+        ctx.rows = n if shares is None else 1
         ctx.mark_non_differentiable(nll, hit)
-        return nll.mean(), nll, hit
+        return nll.mean() if shares is None else (nll * shares).sum(), nll, hit
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:  # type: ignore[override]
-        grad_h, grad_w = ctx.saved_tensors
-        each = gradient / len(grad_h)
-        return (grad_h * each).to(grad_h.dtype), (grad_w * each).to(grad_w.dtype), None, None
+        grad_h, grad_w, grad_b = ctx.saved_tensors
+        each = gradient / ctx.rows
+        grads = [None if g is None else (g * each).to(g.dtype) for g in (grad_h, grad_w, grad_b)]
+        return grads[0], grads[1], None, grads[2], None, None
 
 
 def bits_per_byte(nats: float | Tensor, count: float | Tensor) -> Any:
