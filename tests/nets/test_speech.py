@@ -140,4 +140,4 @@ def test_starting_weights_are_the_published_ones():
     for layer in (net.blocks[0].widen, net.blocks[0].attention.query, net.blocks[0].attention.out):
         assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03) and not layer.bias.any()
     assert net.project.weight.abs().max().item() == pytest.approx(512**-0.5, rel=0.01)  # torch's default
-    assert 0 <= net.mask_vector.min() and net.mask_vector.max() <= 1
+    assert net.mask_vector.min() >= 0 and net.mask_vector.max() <= 1
