@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -44,6 +45,9 @@ def started() -> Iterator[None]:
     try:
         yield
     finally:
+        # Sharded networks hold on to their groups in cycles; groups that outlive this call keep threads that may ask for
+        # the interpreter while it ends, which aborts the process.
+        gc.collect()
         dist.destroy_process_group()
 
 
