@@ -57,10 +57,15 @@ def test_choice(found, goal, seconds, accelerator, system, variant, overrides) -
     resolve(catalogue.method(choice.system), choice.variant, choice.overrides)  # such settings exist
 
 
-def test_no_method_for_sound_says_what_can_be_done() -> None:
+def test_sound_is_represented_and_not_yet_made() -> None:
     found = Inspection("clips", "wave", 60, 60, 10**6, {"duration": Spread("seconds", 1, 2, 2)})
-    with pytest.raises(UserError, match="no method of this version learns from sound yet"):
-        choose(found, None, 60)
+    chosen = choose(found, None, 600)
+    assert (chosen.system, chosen.variant, chosen.overrides) == ("wav2vec2", "small", {"batch": 12})
+    many = Inspection("calls", "wave", 20_000, 20_000, 10**10, {"duration": Spread("seconds", 1, 2, 2)})
+    assert choose(many, "represent", 600).overrides == {}
+    assert choose(many, "represent", 7200, accelerator=True).variant == "base"
+    with pytest.raises(UserError, match="No method of this version makes sound yet"):
+        choose(found, "generate", 60)
 
 
 def test_an_unknown_goal_gets_a_suggestion() -> None:

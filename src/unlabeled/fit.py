@@ -35,7 +35,7 @@ SHORTEST = 20.0  # seconds; importing torch, evaluating and drawing take ten of 
 HOUR = 3600.0
 # Share of the budget and least seconds for evaluation: probes of features are quick, text is scored and continued, samples
 # of images take as long as one gives them.
-EVALUATION = {"simclr": (0.08, 5.0), "gpt2": (0.12, 7.0), "ddpm": (0.2, 8.0)}
+EVALUATION = {"simclr": (0.08, 5.0), "gpt2": (0.12, 7.0), "ddpm": (0.2, 8.0), "wav2vec2": (0.15, 8.0)}
 LONGEST_EVALUATION = 240.0
 
 
@@ -114,7 +114,7 @@ def choose(found: Inspection, goal: Goal | None, seconds: float, *, accelerator:
     seconds: of the whole budget. accelerator: whether there is one; else a processor of a few cores is assumed.
 
     Raises:
-        UserError: where no method learns from this kind of data yet.
+        UserError: where no method does this with this kind of data yet.
     """
     if goal is not None and goal not in GOALS:
         raise UserError(f"A goal is {' or '.join(GOALS)}; {goal!r} is neither{suggest(goal, GOALS)}")
@@ -122,10 +122,22 @@ def choose(found: Inspection, goal: Goal | None, seconds: float, *, accelerator:
         return _choose_for_images(found, goal or "represent", seconds, accelerator)
     if found.kind == "text":
         return _choose_for_text(found, goal or "generate", seconds, accelerator)
-    raise UserError(
-        f"{found.name} holds {found.count:,} recordings, and no method of this version learns from sound yet: "
-        f"`unlabeled data show` can look at them, images and text can be learned from."
-    )
+    return _choose_for_sound(found, goal or "represent", seconds, accelerator)
+
+
+def _choose_for_sound(found: Inspection, goal: Goal, seconds: float, accelerator: bool) -> Choice:
+    if goal == "generate":
+        raise UserError("No method of this version makes sound yet; it can be represented: --goal represent.")
+    why = ["sound to represent: wav2vec 2.0 tells what was masked from what was not"]
+    changed: dict[str, Any] = {}
+    if accelerator and seconds >= HOUR and found.count >= 10_000:
+        why.append("an hour or more on an accelerator and ten thousand recordings: the paper's base network")
+        return Choice("wav2vec2", "base", goal, {"batch": 48}, tuple(why))
+    why.append("the variant that learns in minutes on two cores")
+    if found.count < 64:  # four batches of 16 make an epoch
+        changed["batch"] = max(4, found.count // 16 * 4)
+        why.append(f"only {found.count:,} recordings: {changed['batch']} at a time")
+    return Choice("wav2vec2", "small", goal, changed, tuple(why))
 
 
 def _choose_for_images(found: Inspection, goal: Goal, seconds: float, accelerator: bool) -> Choice:
