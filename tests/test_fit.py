@@ -97,7 +97,7 @@ def test_impossible_budgets(budget: str, said: str) -> None:
 
 
 def test_preparation_that_eats_the_budget_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow(source, method, folder, progress) -> None:
+    def slow(source, method, folder, progress, whole) -> None:
         time.sleep(3.1)
         progress(1, 1000)
 
