@@ -39,7 +39,7 @@ class _Spectral(nn.Module):
 
     @torch.no_grad()
     def iterate(self, steps: int = 1) -> None:
-        """Power iteration on the present weight. Where weights are sharded, a collective call."""
+        """Power iteration on the present weight, outside autocast. Where weights are sharded, a collective call."""
         matrix = whole(self.weight).flatten(1)
         for _ in range(steps):
             self.u.copy_(F.normalize(matrix @ self.v, dim=0, eps=EPS))
