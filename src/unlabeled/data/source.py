@@ -12,7 +12,9 @@ import numpy as np
 
 from unlabeled.core.batch import Kind, Record, Spec
 
-__all__ = ["Quarantined", "Source", "Subset", "write_quarantine"]
+__all__ = ["SILENCES", "Quarantined", "Source", "Subset", "write_quarantine"]
+
+SILENCES = frozenset({"", "#", "<sil>", "SIL", "_", "h#", "pau", "sil", "sp", "spn"})  # as alignments call them
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ class Source:
         """What must stay on one side of a split (a speaker, a photograph); the record's id unless known better."""
         return self[index].id
 
+    def transcript(self, index: int) -> str | None:
+        """What is said in a recording, for evaluation only: its caption; None where it has none."""
+        return self[index].fields.get("caption") if self.kind == "wave" else None
+
+    def alignment(self, index: int) -> list[tuple[float, float, str]] | None:
+        """When what is said in a recording, for evaluation only: (start, end, phone) in seconds from its beginning,
+        in order and without overlap; None where it is not known. Silence is one of `SILENCES`."""
+        return None
+
     def split(self, name: str) -> Source:
         """ "train" or "test": the official split where there is one, else a tenth by a hash of the group for test."""
         if self.official:
@@ -83,6 +94,12 @@ class Subset(Source):
 
     def group(self, index: int) -> str:
         return self.source.group(int(self.indices[index]))
+
+    def transcript(self, index: int) -> str | None:
+        return self.source.transcript(int(self.indices[index]))
+
+    def alignment(self, index: int) -> list[tuple[float, float, str]] | None:
+        return self.source.alignment(int(self.indices[index]))
 
     def spec(self) -> Spec:
         from dataclasses import replace
