@@ -47,8 +47,7 @@ def whole_words(order: Tensor, continues: Tensor, count: int) -> Tensor:
     taken while they fit into `count`; one that does not is passed over. The same with -1 for what is not taken."""
     barred = order < 0
     # What may not be hidden is a word of its own, and what follows it begins one.
-    word = (~continues | barred | F.pad(barred, (1, 0))[:, :-1]).long().cumsum(1) - 1
-    word = word.clamp(min=0)
+    word = (~continues | barred | F.pad(barred, (1, 0), value=True)[:, :-1]).long().cumsum(1) - 1
     size = torch.zeros_like(word).scatter_add_(1, word, (~barred).long())
     rank = torch.full_like(order, -1.0).scatter_reduce_(1, word, order, "amax")
     used, taken = torch.zeros_like(word[:, 0]), torch.zeros_like(word, dtype=torch.bool)

@@ -142,7 +142,7 @@ class BERT(Method):
             "inner": 64,
             "dropout": 0.0,
             "masking": "dynamic",
-            "lr": 1e-2,
+            "lr": 3e-3,
             "warmup": 0.05,
         },
     }
