@@ -16,6 +16,8 @@ from unlabeled.core.errors import UserError
 from unlabeled.data.sources.memory import ImagesInMemory
 from unlabeled.data.store import build
 from unlabeled.engine.loop import Settings, Trainer
+from unlabeled.engine.machine import step_flops
+from unlabeled.engine.precision import precision
 from unlabeled.engine.record import Run
 from unlabeled.evaluate.frechet import frechet
 from unlabeled.methods.gan import GAN
@@ -147,6 +149,16 @@ def test_r1_is_added_now_and_then_with_as_much_more_weight():
         wanted = bare + by_hand if step % 4 == 0 else bare
         torch.testing.assert_close(got.loss, wanted, atol=1e-6, rtol=1e-5)
         assert ("penalty" in got.logs) == (step % 4 == 0)
+
+
+@pytest.mark.parametrize("penalty", ["r1", "gradient"])
+@pytest.mark.parametrize("norm", ["none", "spectral"])
+def test_the_work_of_a_step_can_be_counted_with_a_penalty(penalty, norm):
+    method = made(penalty=penalty, norm=norm, discriminator_steps=1).train()
+    torch.manual_seed(1)
+    batch = method.transform({"image": images()}, Clock())
+    counted = step_flops(method, batch, Clock(), precision("float32"), 16)
+    assert counted > step_flops(made(penalty="none", norm=norm), batch, Clock(), precision("float32"), 16) > 0
 
 
 def test_the_gradient_penalty_looks_between_real_and_generated_images():

@@ -12,7 +12,7 @@ Differs from the authors' code in:
 - Momentum stays at 0.5, which there rises to 0.7 by epoch 250.
 - The output's biases start from the pixel means of the first batch and not of the whole data.
 - The discriminator's loss is the whole sum, of which the code takes half, so its learning rate here is half of theirs.
-- Under the penalties and spectral normalisation, see `nets/spectral.py` for when power iterations are taken.
+Spectral normalisation differs from its authors' code in when its power iterations are taken: see `nets/spectral.py`.
 
 Run:     unlabeled train gan fashion-mnist --variant small --budget 8m
 Expect:  benchmarks/results/gan-fashion-mnist.jsonl
@@ -131,7 +131,8 @@ class GAN(Method):
             "norm": "batch",
             "noise": "uniform",
         },
-        # Minutes on two cores.
+        # Minutes on two cores. A fivefold rate and batch norm: in 1,500 steps of Fashion-MNIST a Fréchet distance of 3.6,
+        # against 6.9 and 7.2 with the hinge loss and spectral normalisation (1 and 2 times this discriminator_lr).
         "small": {
             **_CONVOLUTIONAL,
             "batch": 64,
@@ -139,10 +140,11 @@ class GAN(Method):
             "image_size": 28,
             "width": 32,
             "discriminator_width": 32,
-            "norm": "spectral",
+            "norm": "batch",
             "latent": 64,
-            "game": "hinge",
             "decay": "linear",
+            "lr": 1e-3,
+            "discriminator_lr": 1e-3,
         },
         "tiny": {
             **_CONVOLUTIONAL,
