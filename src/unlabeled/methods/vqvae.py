@@ -14,8 +14,8 @@ Likelihood. An image has at least the probability of its own codes times its own
 p(k) is uniform after the first stage and the PixelCNN's after the second. p(x | k) is a table for each channel: how
 often each level stood in the data where the decoder, rounded, said another; counted over the last hundred batches.
 
-Differs from the authors' example in: the variance is that of the first batch; codes that nothing fell to in the first
-step become zero there and here only with `debias`. The paper does not say where its ReLUs are outside of the residual
+Differs from the authors' example in: the variance is that of the first batch; codes that nothing falls to in the first
+step become zero there, and here only with `debias`. The paper does not say where its ReLUs are outside of the residual
 blocks: here between strided layers, and before the decoder's. Its prior's size is that of the gated PixelCNN for ImageNet.
 
 Run:     unlabeled train vqvae fashion-mnist --variant small --budget 10m
@@ -206,6 +206,7 @@ class VQVAE(Method):
     paper = PAPER
     takes = ("image",)
     goal = "generate"
+    likelihood = "lower bound"
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {"codebook": ("lookup",)}
 
     data_variance: Tensor  # scalar: of pixels between 0 and 1
@@ -427,6 +428,7 @@ class Prior(Method):
     needs = ("codes",)
     share = 2.0
     goal = "generate"
+    likelihood = "lower bound"
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {"net": ("generate",)}
 
     def __init__(self, config: PriorConfig, spec: Spec, given: Mapping[str, Method] | None = None) -> None:
