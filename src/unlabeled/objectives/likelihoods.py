@@ -15,8 +15,6 @@ from torch import Tensor
 
 __all__ = ["bernoulli", "bits_per_dimension", "categorical", "discretised_logistic", "logistic_mixture"]
 
-HALF = 1 / 255  # half a bin, where levels lie in [-1, 1]
-
 
 def discretised_logistic(levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """Log-probability of levels 0..255 under a logistic distribution cut into bins.
@@ -28,10 +26,10 @@ def discretised_logistic(levels: Tensor, mean: Tensor, log_scale: Tensor) -> Ten
         kind = torch.promote_types(mean.dtype, torch.float32)
         mean, log_scale = mean.to(kind), log_scale.to(kind)
         inverse = torch.exp(-log_scale)
-        away = levels.to(kind) / 127.5 - 1 - mean
-        below = F.logsigmoid((away + HALF) * inverse)  # of the probability up to the upper end
-        above = F.logsigmoid((HALF - away) * inverse)  # and from the lower end on
-        width = torch.log(-torch.expm1(-2 * HALF * inverse))
+        twice = 2 * levels.to(kind)  # so that neighbours agree, to the last digit, on where the end between them is
+        below = F.logsigmoid(((twice - 254) / 255 - mean) * inverse)  # of the probability up to the upper end
+        above = F.logsigmoid((mean - (twice - 256) / 255) * inverse)  # and from the lower end on
+        width = torch.log(-torch.expm1(-2 / 255 * inverse))
         lowest, highest = levels == 0, levels == 255
         zero = below.new_zeros(())
         return (
