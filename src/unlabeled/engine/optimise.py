@@ -90,7 +90,11 @@ class Part:
             parameter, key = rest.rsplit(".", 1)
             p = self.named[parameter]
             kind = getattr(torch, dtype)
-            like = torch.zeros_like(p, dtype=kind) if list(p.shape) == shape else torch.zeros(shape, dtype=kind)
+            like = (
+                torch.zeros_like(p, dtype=kind)
+                if list(p.shape) == shape
+                else torch.zeros(shape, dtype=kind, device=p.device)
+            )
             self.optimizers[int(index)].state[p][key] = like.detach()
         return self.state()
 
