@@ -54,10 +54,18 @@ def _measures(model: Model) -> Iterator[Callable[..., None]]:
             from unlabeled.evaluate import generator
 
             yield generator.measure
+        if model.can("score") or model.can("reconstruct") or model.can("encode"):
+            from unlabeled.evaluate import likelihood
+
+            yield likelihood.measure
         if model.can("embed"):
             from unlabeled.evaluate import encoder
 
             yield encoder.measure
+    if kind == "wave" and model.can("embed_locally"):
+        from unlabeled.evaluate import speech
+
+        yield speech.measure
     if kind == "text":
         from unlabeled.evaluate import language
 
