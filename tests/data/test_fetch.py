@@ -95,6 +95,22 @@ def test_debian_package_is_unpacked_opened_checked_and_kept(tmp_path, offer):
     assert get("birds", tmp_path, run=again) == folder and not again.commands
 
 
+def test_further_packages_are_unpacked_into_the_same_place(tmp_path, monkeypatch):
+    also = (Package("apt", "bird-text"),)
+    keep = {"song/*.wav": sha(b"tweet"), "text/*": sha(b"a bird")}
+    monkeypatch.setitem(FETCHED, "birds", Fetched("a test", "CC0", Package("apt", "bird"), "usr/share", keep, also))
+    sound = Runner("bird_1_all.deb", b"!", {"usr/share/song/owl.wav": b"tweet"})
+    text = Runner("bird-text_1_all.deb", b"!", {"usr/share/text/owl.txt.gz": gzip.compress(b"a bird")})
+
+    def run(command, folder):
+        (text if any("bird-text" in word for word in command) else sound)(command, folder)
+
+    folder = get("birds", tmp_path, run=run)
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"song/owl.wav": b"tweet", "text/owl.txt": b"a bird"}
+    assert leftovers(tmp_path) == ["birds"]
+
+
 def test_wheel_and_npm_packages_and_what_they_try_outside(tmp_path, offer):
     wheel = make_wheel({"deer/data/one.json": b"{}", "deer/data/more/two.json": b"[]", "../outside.json": b"no"})
     offer("deer", Package("pip", "deer-data", "2.0", sha(wheel)), "deer/data", {"**/*.json": ""})

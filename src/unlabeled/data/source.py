@@ -71,8 +71,11 @@ class Source:
         """ "train" or "test": the official split where there is one, else a tenth by a hash of the group for test."""
         if self.official:
             return Subset(self, self.official[name], name)
-        tenth = np.array([hashlib.sha1(self.group(i).encode()).digest()[0] % 10 == 0 for i in range(len(self))])
-        if not tenth.any() or tenth.all():  # a handful of records: the last one is held out
+        groups = [self.group(i) for i in range(len(self))]
+        tenth = np.array([hashlib.sha1(group.encode()).digest()[0] % 10 == 0 for group in groups])
+        if not tenth.any() or tenth.all():  # a handful of groups: the last one is held out
+            tenth = np.array([group == groups[-1] for group in groups])
+        if tenth.all():  # a single group: nothing but its last record can be
             tenth = np.arange(len(self)) == len(self) - 1
         return Subset(self, np.flatnonzero(tenth if name == "test" else ~tenth), name)
 

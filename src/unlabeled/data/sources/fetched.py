@@ -195,6 +195,42 @@ def _festvox_ru(name: str, folder: Path) -> Source:
     return source
 
 
+def _asterisk(name: str, folder: Path) -> Source:
+    """A record per prompt with what is said; the class is the voice, English and Spanish being of one woman.
+
+    The same prompt in all languages is one group. What has no text, tones and silences are left out.
+    """
+    ids, said, voices, prompts = [], [], [], []
+    for sounds in sorted((folder / "asterisk/sounds").iterdir()):
+        language, speaker = sounds.name.split("_")[0], sounds.name.split("_")[-1]
+        text = (folder / f"doc/asterisk-core-sounds-{language}/core-sounds-{language}.txt").read_text("utf-8-sig")
+        lines = (line.partition(":") for line in text.splitlines() if not line.startswith(";"))
+        texts = {key.strip(): words.strip() for key, _, words in lines}
+        for path in sorted(sounds.rglob("*.wav")):
+            prompt = path.relative_to(sounds).with_suffix("").as_posix()
+            words = texts.get(prompt, "")
+            if words and not words.startswith("[") and not prompt.startswith("silence/"):
+                ids.append(path.relative_to(folder).as_posix())
+                said.append(words)
+                voices.append(f"{language}, {speaker}")
+                prompts.append(prompt)
+    classes = sorted(set(voices))
+    return Columns(
+        name,
+        Spec(
+            kind="wave",
+            sample_rate_hz=8_000,
+            longest=max((folder / file).stat().st_size - 44 for file in ids) // 2,  # 16-bit mono, as above
+        ),
+        ids,
+        {"wave": FileColumn(folder, ids), "caption": said},
+        identity=_identity(name, folder),
+        labels=np.array([classes.index(voice) for voice in voices]),
+        classes=classes,
+        groups=prompts,
+    )
+
+
 _READERS: dict[str, Callable[[str, Path], Source]] = {
     "fashion-mnist": _fashion_mnist,
     "shakespeare": _shakespeare,
@@ -207,4 +243,5 @@ _READERS: dict[str, Callable[[str, Path], Source]] = {
     "reuters-r8": partial(_labelled_texts, stem="reuters-r8"),
     "chitchat": _chitchat,
     "festvox-ru": _festvox_ru,
+    "asterisk": _asterisk,
 }
