@@ -28,7 +28,7 @@ from unlabeled.engine.optimise import parts_of
 from unlabeled.engine.precision import precision
 from unlabeled.methods.gan import GAN
 
-BATCH, SIZE, LATENT, WIDTH = 64, 28, 64, 32
+BATCH, SIZE, LATENT, WIDTH = 64, 28, 64, 64
 
 Step = Callable[[Tensor], float]
 
