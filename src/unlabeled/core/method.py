@@ -112,6 +112,7 @@ class Method(nn.Module):
     share: ClassVar[float] = 1.0  # of the budget of a system of several stages, relative to the other stages
     ragged: ClassVar[tuple[str, ...]] = ()  # fields of an example whose first dimension differs between records
     couples: ClassVar[bool] = False  # True if the loss of an example depends on the others in its batch
+    rate_hz: ClassVar[int] = 16_000  # samples a second of the waves it prepares, where it takes sound
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # entry points of a network besides forward
     goal: ClassVar[Literal["represent", "generate"]] = "represent"  # what the front door picks it for
     likelihood: ClassVar[Literal["exact", "lower bound"]] = "exact"  # what `score` gives, where there is one

@@ -97,7 +97,7 @@ def positions(method: Method, batch: Batch, frames: int) -> Tensor:
 
 def rate_of(method: Method) -> int:
     """Samples a second of the waves that a method prepares."""
-    return getattr(method, "rate_hz", 16_000)
+    return method.rate_hz
 
 
 def moments(method: Method, recordings: Recordings) -> list[np.ndarray]:

@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unlabeled.objectives.gaussians import kl
+
 __all__ = [
     "Chain",
     "Prediction",
     "cosine_betas",
     "discretised_gaussian",
-    "gaussian_kl",
     "linear_betas",
     "predicted",
     "recovered",
@@ -135,7 +136,7 @@ class Chain:
         """
         mean, model_mean = self.posterior_mean(x0, x_t, t), self.posterior_mean(guess, x_t, t)
         log_variance = _rows(self.log_variance("small"), t, x0)
-        return gaussian_kl(mean, log_variance, model_mean, _rows(self.log_variance(variance), t, x0)).flatten(1).sum(1)
+        return kl(mean, log_variance, model_mean, _rows(self.log_variance(variance), t, x0)).flatten(1).sum(1)
 
     def decoder_nats(self, x0: Tensor, guess: Tensor, x_t: Tensor, t: Tensor, variance: Variance) -> Tensor:
         """-log p(x_0 | x_1) of 8-bit images, summed over dimensions; (n,), for t = 0."""
@@ -147,7 +148,7 @@ class Chain:
         """KL(q(x_T | x_0) || N(0, I)) in nats, summed over dimensions; (n,)."""
         left = self.alpha_bar[-1].to(x0.device, x0.dtype)
         zero = torch.zeros((), dtype=x0.dtype, device=x0.device)
-        return gaussian_kl(left.sqrt() * x0, torch.log1p(-left), zero, zero).flatten(1).sum(1)
+        return kl(left.sqrt() * x0, torch.log1p(-left), zero, zero).flatten(1).sum(1)
 
 
 def _rows(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
@@ -158,12 +159,6 @@ def _rows(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
 def simple_loss(noise: Tensor, prediction: Tensor) -> Tensor:
     """(n,) float32 mean over dimensions of (noise - prediction)^2: DDPM, eq. 14."""
     return (noise.float() - prediction.float()).square().flatten(1).mean(1)
-
-
-def gaussian_kl(mean: Tensor, log_variance: Tensor, other_mean: Tensor, other_log_variance: Tensor) -> Tensor:
-    """KL of two one-dimensional Gaussians in nats, elementwise with broadcasting."""
-    gap = log_variance - other_log_variance
-    return 0.5 * (torch.expm1(gap) - gap + (mean - other_mean).square() * torch.exp(-other_log_variance))
 
 
 def discretised_gaussian(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
