@@ -179,6 +179,11 @@ def test_restart_moves_dead_codes_and_no_others():
     torch.testing.assert_close(codebook.codes[[1, 3]], z, atol=1e-4, rtol=1e-4)
 
 
+def test_learned_codes_are_not_restarted():
+    with pytest.raises(ValueError, match="restarted"):
+        book(learned=True).restart(vectors(2, 4), 1.0)
+
+
 def test_perplexity():
     assert float(perplexity(torch.ones(32))) == pytest.approx(32)
     assert float(perplexity(torch.tensor([0.0, 7.0, 0.0]))) == pytest.approx(1)

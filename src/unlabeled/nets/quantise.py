@@ -94,7 +94,12 @@ class Codebook(nn.Module):
         """Put codes that fewer than `threshold` vectors of a batch fall to, on average, on the vectors (n, width).
 
         The first dead code takes the first vector; where codes outnumber vectors, the rest wait.
+
+        Raises:
+            ValueError: for learned codes, whose optimiser would not know.
         """
+        if self.learned:
+            raise ValueError("learned codes cannot be restarted")
         dead = (self.usage < threshold).nonzero()[:, 0][: len(vectors)]
         self.codes[dead] = vectors[: len(dead)]
         self.usage[dead] = 2 * threshold  # time to win some vectors before it is judged again
