@@ -182,9 +182,10 @@ class Wav2Vec2(Method):
             "warmup": 32 / 600,
             "cooled": 599_146 / 600_000,
         },
-        # Minutes on two cores. Narrow convolutions where there are many steps. With the base model's penalty and scaled
-        # gradient the contrast stayed at chance for the 260 steps tried; without them it leaves it some 60 steps after
-        # the temperature has reached its end (at 130 steps if that is a tenth of 75 s, at 280 if six tenths of 85 s).
+        # Minutes on two cores. Narrow convolutions where there are many steps. One run each, 40 to 85 s: with the base
+        # model's penalty and scaled gradient the contrast stayed at chance for 264 steps; without them it left chance
+        # between steps 105 and 153 (cooled 0.1), and between 254 and 308 (cooled 0.6, twice the rate). What it had
+        # learned by step 318 helped no phone probe.
         "small": {
             "batch": 16,
             "crop": 32_000,
