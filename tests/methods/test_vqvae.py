@@ -19,7 +19,7 @@ from unlabeled.data.sources.memory import ImagesInMemory
 from unlabeled.data.store import build
 from unlabeled.engine.loop import Settings, Trainer
 from unlabeled.engine.record import Run
-from unlabeled.methods.vqvae import VQVAE, Prior, _decay
+from unlabeled.methods.vqvae import VQVAE, Prior
 
 LOSS_RULE = {"rule": "loss", "restart": 0.0, "from_data": False}
 
@@ -205,11 +205,7 @@ def test_the_codebook_stands_still_outside_of_training():
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
 
 
-def test_debias_is_a_decay_that_grows():
-    assert _decay(0.99, 0) == 0 and _decay(0.99, 10_000) == pytest.approx(0.99)
-
-
-def test_a_tiny_decay_follows_the_batch_and_one_freezes():
+def test_a_decay_of_one_freezes_the_codebook():
     method = codes(decay=1.0, from_data=False, restart=0.0)
     before = method.codebook.codes.clone()
     batch = batch_of(method)
@@ -293,7 +289,15 @@ def test_a_healthy_run_is_healthy_and_a_frozen_codebook_is_named(trained):
     assert all(f.healthy for f in method.diagnose(rows)), method.diagnose(rows)
     assert not method.diagnose([])
     broken, rows, _ = learnt(decay=1.0, from_data=False, restart=0.0)
-    assert not all(f.healthy for f in broken.diagnose(rows))
+    assert [f.name for f in broken.diagnose(rows) if not f.healthy] == ["distortion"]
+
+
+def test_a_collapsed_codebook_is_named():
+    """The authors' rule alone: codes that the first batch leaves out become zero, and few are ever used."""
+    method, rows, _ = learnt(codes=256, debias=True, from_data=False, restart=0.0)
+    assert {"codes in use", "dead codes"} <= {f.name for f in method.diagnose(rows) if not f.healthy}
+    method, rows, _ = learnt(codes=256)
+    assert all(f.healthy for f in method.diagnose(rows))
 
 
 def test_the_prior_learns_what_stands_beside_what(trained):

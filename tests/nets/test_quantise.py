@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from unlabeled.nets.quantise import EPSILON, Codebook, perplexity, tally
+from unlabeled.nets.quantise import EPSILON, Codebook, debiased, perplexity, tally
 
 
 def book(size=8, width=4, **options):
@@ -95,13 +95,11 @@ class Sonnet:
 
 
 def test_the_moving_average_is_that_of_the_authors_code():
-    from unlabeled.methods.vqvae import _decay
-
     codebook = book(16, 4)
     reference = Sonnet(codebook.codes, 0.9)
     for step in range(30):
         z = vectors(200, 4, seed=step)
-        codebook.follow(*tally(z, codebook(z).indices, 16), _decay(0.9, step))
+        codebook.follow(*tally(z, codebook(z).indices, 16), debiased(0.9, step))
         reference.step(z)
         torch.testing.assert_close(codebook.codes.double(), reference.codes, atol=1e-4, rtol=1e-4)
 
@@ -182,6 +180,14 @@ def test_restart_moves_dead_codes_and_no_others():
 def test_learned_codes_are_not_restarted():
     with pytest.raises(ValueError, match="restarted"):
         book(learned=True).restart(vectors(2, 4), 1.0)
+
+
+def test_usage_forgets_its_start_at_once():
+    codebook, counts = book(), torch.tensor([9.0, 0, 1, 0, 0, 0, 0, 0])
+    for step in range(3):
+        codebook.note_usage(counts, step)
+    torch.testing.assert_close(codebook.usage, counts)
+    assert debiased(0.99, 0) == 0 and debiased(0.99, 10_000) == pytest.approx(0.99)
 
 
 def test_perplexity():

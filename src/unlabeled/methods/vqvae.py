@@ -42,7 +42,7 @@ from unlabeled.core.method import Finding, Method, OptimizerPlan, Outcome, Paper
 from unlabeled.data.image import decode, fit_square
 from unlabeled.data.source import Source
 from unlabeled.nets.pixelcnn import GatedPixelCNN
-from unlabeled.nets.quantise import Codebook, perplexity, tally
+from unlabeled.nets.quantise import Codebook, debiased, perplexity, tally
 from unlabeled.parallel.gather import gather, total
 
 __all__ = ["STAGES", "VQVAE", "Prior"]
@@ -293,10 +293,10 @@ class VQVAE(Method):
         c = self.config
         names = ("counts", "sums", "table")
         counts, sums, table = (total(torch.stack([o.carry[k] for o in outcomes]).sum(0)) for k in names)
-        self.codebook.note_usage(counts)
+        self.codebook.note_usage(counts, clock.step)
         self.table.mul_(TABLE_DECAY).add_(table)
         if c.rule == "average" and c.decay < 1:
-            self.codebook.follow(counts, sums, _decay(c.decay, clock.step) if c.debias else c.decay)
+            self.codebook.follow(counts, sums, debiased(c.decay, clock.step) if c.debias else c.decay)
         if c.restart and clock.step >= c.restart_after:
             vectors, lots = (gather(torch.cat([o.carry[k] for o in outcomes])) for k in ("vectors", "lots"))
             self.codebook.restart(vectors[lots.argsort()], c.restart)
@@ -530,11 +530,6 @@ def _start(module: nn.Module) -> None:
         std = (module.in_channels * module.kernel_size[0] * module.kernel_size[1]) ** -0.5
         nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(module.bias)
-
-
-def _decay(decay: float, step: int) -> float:
-    """The decay at a step (from 0) that makes the running average a / (1 - decay^steps) with a started at zero."""
-    return decay * (1 - decay**step) / (1 - decay ** (step + 1))
 
 
 def _signal(image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Codebook", "Quantised", "perplexity", "tally"]
+__all__ = ["Codebook", "Quantised", "debiased", "perplexity", "tally"]
 
 USAGE_DECAY = 0.99  # of the running counts: about the last hundred batches
 EPSILON = 1e-5  # Laplace smoothing of the counts (van den Oord et al. 2017, the authors' code)
@@ -73,9 +73,9 @@ class Codebook(nn.Module):
             self.sums.copy_(self.codes * self.counts[:, None])
 
     @torch.no_grad()
-    def note_usage(self, counts: Tensor) -> None:
-        """Remember how many vectors (size,) fell to each code."""
-        self.usage.lerp_(counts, 1 - USAGE_DECAY)
+    def note_usage(self, counts: Tensor, step: int) -> None:
+        """Remember how many vectors (size,) fell to each code in a step, counted from 0."""
+        self.usage.lerp_(counts, 1 - debiased(USAGE_DECAY, step))
 
     @torch.no_grad()
     def follow(self, counts: Tensor, sums: Tensor, decay: float) -> None:
@@ -105,6 +105,11 @@ class Codebook(nn.Module):
         self.usage[dead] = 2 * threshold  # time to win some vectors before it is judged again
         self.counts[dead] = 2 * threshold
         self.sums[dead] = vectors[: len(dead)] * 2 * threshold
+
+
+def debiased(decay: float, step: int) -> float:
+    """The decay at a step (from 0) that makes the running average a / (1 - decay^steps) with a started at zero."""
+    return decay * (1 - decay**step) / (1 - decay ** (step + 1))
 
 
 def tally(z: Tensor, indices: Tensor, size: int) -> tuple[Tensor, Tensor]:
