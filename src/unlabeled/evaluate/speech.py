@@ -75,8 +75,8 @@ def measure(model: Model, into: Evaluation, *, quick: bool, seed: int, limit: Ti
         _whole(methods, rate_of(model.method), train.first(500 if quick else 4000), test, into, limit)
     if not (aligned or written or labelled):
         into.headline.append(
-            "There are no phone times, no labels and not enough words in this data, so nothing can be said about what the features "
-            f"know. {into.diagnostics['verdict']}"
+            "There are no phone times, no labels and not enough words in this data, so nothing can be said about what the "
+            f"features know. {into.diagnostics['verdict']}"
         )
 
 
