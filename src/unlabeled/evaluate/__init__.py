@@ -73,3 +73,7 @@ def _measures(model: Model) -> Iterator[Callable[..., None]]:
             yield language.measure
         if model.can("sample"):
             yield language.show_samples
+        if model.can("embed") and model.method.goal == "represent":
+            from unlabeled.evaluate import passages
+
+            yield passages.measure

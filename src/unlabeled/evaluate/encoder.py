@@ -15,7 +15,7 @@ from unlabeled.evaluate.examples import Examples, batches, chosen, embedded, ima
 from unlabeled.evaluate.result import Evaluation, Table, TimeLimit
 from unlabeled.model import Model
 
-__all__ = ["measure"]
+__all__ = ["measure", "probe"]
 
 FEW = (10, 100)  # labels per class
 DIAGNOSED = 2000  # rows; pairs grow with the square
@@ -46,7 +46,7 @@ def measure(model: Model, into: Evaluation, *, quick: bool, seed: int, limit: Ti
             features.append(("pixels", *flat))
             whitened = baselines.whitening(flat[0])
             features.append(("whitened PCA-128 of pixels", whitened(flat[0]), whitened(flat[1])))
-        _probe(features, train, test, into, seed=seed, said=said, limit=limit)
+        probe(features, train, test, into, seed=seed, said=said, limit=limit)
     else:
         into.headline.append(
             "There are no labels in this data, so no accuracy can be given; look at the nearest neighbours. "
@@ -87,7 +87,7 @@ def _known(examples: Examples) -> np.ndarray | None:
     return known if len(np.unique(examples.labels[known])) > 1 else None
 
 
-def _probe(
+def probe(
     features: Sequence[tuple[str, np.ndarray, np.ndarray]],  # name, of train, of test
     train: Examples,
     test: Examples,
@@ -97,6 +97,10 @@ def _probe(
     said: list[str],
     limit: TimeLimit,
 ) -> None:
+    """Add a table with a row for each kind of features, the model's own first, and a headline that compares them.
+
+    said: of the examples, for the note below the table.
+    """
     assert train.labels is not None and test.labels is not None
     labels, answers = train.labels, test.labels
     draws = 5 if limit.left > 4 else 3
