@@ -8,7 +8,7 @@ from unlabeled.core.errors import BadRecord
 from unlabeled.data.sound import decode
 from unlabeled.data.sources import source
 from unlabeled.data.sources.memory import WavesInMemory
-from unlabeled.data.sources.pieces import Pieces
+from unlabeled.data.sources.pieces import Pieces, in_pieces
 
 
 def speech(seconds: float, rate_hz: int, gaps: tuple[float, ...] = ()) -> np.ndarray:
@@ -71,3 +71,14 @@ def test_arrays_labels_and_splits_follow_their_recordings():
     assert {name: rows.tolist() for name, rows in cut.official.items()} == {"train": [0, 1, 2, 3], "test": [4]}
     joined = np.concatenate([cut[i].fields["wave"] for i in (1, 2, 3)])
     np.testing.assert_allclose(joined, waves.waves[1], atol=1e-6)
+
+
+def test_a_folder_is_read_in_pieces_where_a_recording_is_long(tmp_path):
+    soundfile.write(tmp_path / "short.wav", speech(3.0, 8_000), 8_000)
+    (tmp_path / "torn.wav").write_bytes(b"RIFF" + b"\0" * 200_000)
+    assert type(source(tmp_path)).__name__ == "Folder"
+    soundfile.write(tmp_path / "talk.wav", speech(100.0, 8_000, gaps=(35.0, 66.0)), 8_000)
+    cut = source(tmp_path)
+    assert isinstance(cut, Pieces)
+    assert [cut.group(i) for i in range(len(cut))] == ["short.wav", *["talk.wav"] * 3, "torn.wav"]
+    assert in_pieces(WavesInMemory([speech(3.0, 8_000)], 8_000)).name == "waves"

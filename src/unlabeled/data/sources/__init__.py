@@ -143,6 +143,7 @@ def _open_folder(root: Path) -> Source:
     from unlabeled.data.recognise import describe, kind_by_name
     from unlabeled.data.sources.files import head_of
     from unlabeled.data.sources.folder import PLURALS, Folder, choose_kind, walk
+    from unlabeled.data.sources.pieces import in_pieces
 
     files, bad = walk(root)
     root = root.resolve()
@@ -172,4 +173,4 @@ def _open_folder(root: Path) -> Source:
         return TextFile(root / kept[0].path, bad)
     if not kept:
         raise UserError(f"{root} has no {PLURALS[kind]} that can be used.")
-    return Folder(root, kind, kept, bad)
+    return in_pieces(Folder(root, kind, kept, bad))

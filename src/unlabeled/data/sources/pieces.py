@@ -16,10 +16,24 @@ from unlabeled.core.batch import Record, Spec
 from unlabeled.core.errors import BadRecord
 from unlabeled.data import sound
 from unlabeled.data.source import Source
+from unlabeled.data.sources.folder import Files
 
-__all__ = ["Pieces"]
+__all__ = ["PIECE_SECONDS", "Pieces", "in_pieces"]
+
+PIECE_SECONDS = 40.0  # of the recordings of a folder: as much as wav2vec 2.0 keeps of one
+_BYTES_A_SECOND = (
+    3000  # speech is hardly ever compressed further; files that small need not be opened to be called short
+)
 
 _HUSH_S = 0.05  # what is compared when the quietest moment near a cut is sought
+
+
+def in_pieces(source: Source, seconds: float = PIECE_SECONDS) -> Source:
+    """A source of sound with its long recordings in pieces; the source itself where it is of another kind, or has none."""
+    if source.kind != "wave":
+        return source
+    pieces = Pieces(source, seconds)
+    return pieces if len(pieces) > len(source) else source
 
 
 class Pieces(Source):
@@ -30,7 +44,7 @@ class Pieces(Source):
     are, and so do those that cannot be read, which are refused when they are asked for. All pieces of a recording are
     one group, and have its class; its transcript and phone times belong to none of them.
 
-    Every recording is read once when this is made.
+    Every recording is read once when this is made, but for files that are small.
     """
 
     kind = "wave"
@@ -42,8 +56,8 @@ class Pieces(Source):
         longest = 0.0
         for index in range(len(source)):
             try:
-                fields = source[index].fields
-                cuts, rate_hz = _cuts(fields, seconds)
+                short = isinstance(source, Files) and source.size(index) < seconds * _BYTES_A_SECOND
+                cuts, rate_hz = ([], 0) if short else _cuts(source[index].fields, seconds)
             except BadRecord:
                 cuts, rate_hz = [], 0
             self.parts += [(index, start, end) for start, end in pairwise(cuts)] or [(index, 0.0, 0.0)]
