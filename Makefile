@@ -19,15 +19,15 @@ check: .venv/.tools
 
 # Hours, on an otherwise idle machine; every script appends what it found to benchmarks/results/.
 bench: .venv/.tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/clean_clone.py
 	$(BIN)/python benchmarks/footprint.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/kill_and_resume.py
 	$(BIN)/python benchmarks/hostile_folder.py
-	$(BIN)/unlabeled data get fashion-mnist
-	$(BIN)/unlabeled data get shakespeare
-	for run in simclr-fashion-mnist gpt2-shakespeare gpt2-python ddpm-fashion-mnist; do \
-	  $(BIN)/python benchmarks/learn.py $$run || exit 1; done
+	$(BIN)/python benchmarks/failures.py
+	for data in fashion-mnist shakespeare kernel-docs festvox-ru; do $(BIN)/unlabeled data get $$data || exit 1; done
+	for run in $$($(BIN)/python benchmarks/learn.py --list); do $(BIN)/python benchmarks/learn.py $$run || exit 1; done
 
 docs: .venv/.package
 	$(BIN)/python scripts/make_docs.py

@@ -1,6 +1,6 @@
 """The recorded runs: train a method on real data, evaluate it beside its baselines, keep the figures.
 
-Run: python benchmarks/learn.py NAME [--budget 8m]      NAME: one of RUNS below
+Run: python benchmarks/learn.py NAME [--budget 8m]      NAME: one of RUNS below; --list names them
 """
 
 from __future__ import annotations
@@ -76,12 +76,16 @@ def by_training_time(run: Run, seed: int) -> list[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=RUNS)
+    parser.add_argument("name", choices=RUNS, nargs="?")
+    parser.add_argument("--list", action="store_true", help="print the names of the runs")
     parser.add_argument("--budget")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the run; one that is there is gone on with")
     parser.add_argument("--evaluation-seconds", type=float, help="limit of the last evaluation")
     chosen = parser.parse_args()
+    if chosen.list or chosen.name is None:
+        print("\n".join(RUNS))
+        return
     about = RUNS[chosen.name]
     budget = chosen.budget or about["budget"]
     watched = about["system"] in WATCHED
