@@ -192,9 +192,11 @@ def gaussian_bits(train: np.ndarray, test: np.ndarray) -> float:
     The noise is integrated out: it adds 1/12 to the variances, and to the mean square of what is scored. Like one draw of
     the noise it bounds the likelihood of the level from below (Jensen), so these are upper bounds on the bits.
     """
-    x, y = (t.reshape(len(t), -1).astype(np.float64) for t in (train[:20_000], test))
-    mean, d = x.mean(0), x.shape[1]
-    covariance = (x - mean).T @ (x - mean) / len(x) + np.eye(d) / 12
+    d, y = math.prod(train.shape[1:]), test.reshape(len(test), -1).astype(np.float64)
+    mean, covariance = train.reshape(len(train), -1).mean(0, dtype=np.float64), np.eye(d) / 12
+    for part in range(0, len(train), 4000):  # float64 is eight times as large as the pixels
+        x = train[part : part + 4000].reshape(-1, d) - mean
+        covariance += x.T @ x / len(train)
     lower = np.linalg.cholesky(covariance)
     inverse = np.linalg.inv(lower)
     distance = np.square((y - mean) @ inverse.T).sum(1).mean() + np.square(inverse).sum() / 12
