@@ -21,7 +21,6 @@ Run:     unlabeled train bert kernel-docs --variant laptop --budget 8m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,8 +41,9 @@ from unlabeled.data.cloze import digest, pairs, uniform, whole_words
 from unlabeled.data.source import Source
 from unlabeled.data.text import some_texts
 from unlabeled.data.wordpiece import load_wordpiece, train_wordpiece
+from unlabeled.methods import _bert_layout as layout
 from unlabeled.nets.encoder import TextEncoder
-from unlabeled.nets.pretrained import load_tensors
+from unlabeled.nets.pretrained import model_type, read_tokenizer
 from unlabeled.objectives.tokens import token_loss
 from unlabeled.parallel.gather import total
 
@@ -277,8 +277,9 @@ class BERT(Method):
         that `updates` gave, so that the mean over examples is exact for any division of the batch."""
         at, targets, scored = batch["at"], batch["targets"], batch["scored"]
         shares = batch["weight"] / len(at)
-        read = partial(_read, targets=targets, shares=shares)
-        out, related = self.encoder(batch["tokens"], batch.get("segments"), None, at, read)
+        out, related = self.encoder(
+            batch["tokens"], batch.get("segments"), None, at, lambda h, w, b: token_loss(h, w, targets, b, shares)
+        )
         loss, logs, new = out.mean, {}, batch["tokens"].gather(1, at)
         # As good as one can guess without context, from what was to be guessed so far.
         odds = ((self.seen + 1).double() / (self.seen.sum() + len(self.seen))).float()
@@ -399,9 +400,8 @@ class BERT(Method):
             cls = torch.full_like(tokens[:, :1], tokenizer.cls)
             return torch.cat([cls, tokens[:, : self.window()], torch.full_like(cls, tokenizer.end)], 1), None
         lengths = batch["tokens_length"][:, None]
-        lengths = (
-            lengths - (tokens.gather(1, lengths - 1) == tokenizer.end).long()
-        )  # the end of a document is added anew
+        # The end of a document is added anew.
+        lengths = lengths - (tokens.gather(1, lengths - 1) == tokenizer.end).long()
         place = torch.arange(tokens.shape[1] + 2, device=tokens.device)
         mask = place < lengths + 2
         tokens = F.pad(tokens, (1, 1)).masked_fill(place == 0, tokenizer.cls)
@@ -417,133 +417,32 @@ class BERT(Method):
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and config.json as `transformers.BertForPreTraining` (with pairs) or `BertForMaskedLM` has them."""
-        own, config = self.encoder.state_dict(), self.config
-        tensors = {theirs: own[ours] for theirs, ours in _names(config.layers, config.next_sentence)}
-        return tensors, {
-            "architectures": ["BertForPreTraining" if config.next_sentence else "BertForMaskedLM"],
-            "model_type": "bert",
-            "vocab_size": self.spec.vocabulary,
-            "hidden_size": config.width,
-            "num_hidden_layers": config.layers,
-            "num_attention_heads": config.heads,
-            "intermediate_size": config.inner,
-            "hidden_act": "gelu",
-            "hidden_dropout_prob": config.dropout,
-            "attention_probs_dropout_prob": config.dropout,
-            "max_position_embeddings": config.length,
-            "type_vocab_size": 2,
-            "initializer_range": 0.02,
-            "layer_norm_eps": 1e-12,
-            "tie_word_embeddings": True,
-            "pad_token_id": 0 if self.spec.tokenizer is None else self._tokenizer().pad,
-            "dtype": str(self.encoder.output_bias.dtype).removeprefix("torch."),
-        }
+        return layout.write(self.config, self.spec, self.encoder.state_dict())
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
-        try:
-            return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["model_type"] == "bert"
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return model_type(folder) == layout.KIND
 
     @classmethod
     def from_pretrained(cls, folder: Any) -> BERT:
         """Build from config.json, model.safetensors (whole or in shards) and, if there, the tokenizer's files.
 
-        Heads that the weights lack (an encoder alone, such as MiniLM) start anew. There are pairs where there is a
-        pooler.
+        Heads that the weights lack (an encoder alone, such as MiniLM) start anew. Pairs need a pooler.
 
         Raises:
             UserError: where a file is missing or damaged, or the model is not BERT as published.
         """
         folder = Path(folder)
-        if not cls.opens(folder):
-            raise UserError(f"{folder} holds no BERT (a config.json with model_type bert).")
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        for key, allowed in _PUBLISHED.items():
-            if said.get(key, allowed[0]) not in allowed:
-                raise UserError(f"{folder} differs from BERT as published in {key} = {said[key]!r}; it cannot be read.")
-        weights = {_modern(name): tensor for name, tensor in load_tensors(folder).items()}
-        config = Config(
-            vocabulary=said.get("vocab_size", 30522),
-            length=said.get("max_position_embeddings", 512),
-            layers=said.get("num_hidden_layers", 12),
-            width=said.get("hidden_size", 768),
-            heads=said.get("num_attention_heads", 12),
-            inner=said.get("intermediate_size", 3072),
-            dropout=said.get("hidden_dropout_prob", 0.1),
-            next_sentence="bert.pooler.dense.weight" in weights,
-        )
-        known = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
-        tokenizer = load_wordpiece(folder) if known else None
-        if tokenizer is not None and tokenizer.size > config.vocabulary:
-            raise UserError(f"The tokenizer in {folder} has {tokenizer.size} ids, its model only {config.vocabulary}.")
+        values, weights = layout.read(folder)
+        config = Config(**values)
+        tokenizer = read_tokenizer(folder, ("tokenizer.json", "vocab.txt"), load_wordpiece, config.vocabulary)
         if tokenizer is not None:
             config = replace(config, lowercase=tokenizer.lowercase)
         method = cls(config, Spec("text", vocabulary=config.vocabulary, tokenizer=tokenizer))
-        own = method.encoder.state_dict()
-        with torch.no_grad():
-            for theirs, ours in _names(config.layers, config.next_sentence):
-                tensor = weights.get(theirs)
-                if tensor is None and theirs.startswith("cls."):
-                    continue
-                if tensor is None:
-                    raise UserError(f"The weights in {folder} lack {theirs}; fetch them again.")
-                if own[ours].shape != tensor.shape:
-                    raise UserError(f"{theirs} in {folder} does not have the shape that its config.json implies.")
-                own[ours].copy_(tensor)
+        layout.fill(method.encoder.state_dict(), weights, config, folder)
         return method
-
-
-# What may stand in config.json, the default first; anything else is another architecture.
-_PUBLISHED: Mapping[str, Sequence[Any]] = {
-    "hidden_act": ("gelu",),
-    "layer_norm_eps": (1e-12,),
-    "type_vocab_size": (2,),
-    "position_embedding_type": ("absolute",),
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "tie_word_embeddings": (True,),
-}
-
-
-def _read(hidden: Tensor, matrix: Tensor, bias: Tensor, targets: Tensor, shares: Tensor) -> Any:
-    return token_loss(hidden, matrix, targets, bias, shares)
 
 
 def _finding(name: str, value: float, healthy: bool, tells: str, remedy: str, *, share: bool = True) -> Finding:
     shown = f"{value:.1%}" if share else f"{value:.2f}"
     return Finding(name, value, healthy, f"{shown} {tells}{'' if healthy else ': ' + remedy}.")
-
-
-def _modern(name: str) -> str:
-    """Names of weights as transformers has them today: an encoder alone lacks the prefix, Google's are gamma, beta."""
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-    return name if name.startswith(("bert.", "cls.")) else "bert." + name
-
-
-def _names(layers: int, pairs: bool) -> Iterator[tuple[str, str]]:
-    """Each weight's name in transformers and here."""
-    for theirs, ours in (("word", "token"), ("position", "position"), ("token_type", "segment")):
-        yield f"bert.embeddings.{theirs}_embeddings.weight", f"{ours}_embedding.weight"
-    modules = {"bert.embeddings.LayerNorm": "norm"}
-    inside = {
-        "attention.self.query": "attention.query",
-        "attention.self.key": "attention.key",
-        "attention.self.value": "attention.value",
-        "attention.output.dense": "attention.out",
-        "attention.output.LayerNorm": "norm_attention",
-        "intermediate.dense": "widen",
-        "output.dense": "narrow",
-        "output.LayerNorm": "norm_forward",
-    }
-    for layer in range(layers):
-        modules |= {f"bert.encoder.layer.{layer}.{k}": f"blocks.{layer}.{v}" for k, v in inside.items()}
-    modules["cls.predictions.transform.dense"] = "transform"
-    modules["cls.predictions.transform.LayerNorm"] = "norm_transform"
-    if pairs:
-        modules |= {"bert.pooler.dense": "pool", "cls.seq_relationship": "relation"}
-    for theirs, ours in modules.items():
-        for kind in ("weight", "bias"):
-            yield f"{theirs}.{kind}", f"{ours}.{kind}"
-    yield "cls.predictions.bias", "output_bias"

@@ -14,7 +14,6 @@ Run:     unlabeled train gpt2 moby-dick --variant laptop --budget 8m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +32,7 @@ from unlabeled.core.method import Method, OptimizerPlan, Outcome, Paper
 from unlabeled.data.source import Source
 from unlabeled.data.text import ByteTokenizer, load_tokenizer, some_texts, train_bpe
 from unlabeled.nets.attention import Cache
-from unlabeled.nets.pretrained import load_tensors
+from unlabeled.nets.pretrained import copy_weights, difference, load_tensors, model_type, read_config, read_tokenizer
 from unlabeled.nets.transformer import Decoder
 from unlabeled.objectives.tokens import bits_per_byte, token_loss
 from unlabeled.samplers.decode import generate
@@ -320,10 +319,7 @@ class GPT2(Method):
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
-        try:
-            return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["model_type"] == "gpt2"
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return model_type(folder) == "gpt2"
 
     @classmethod
     def from_pretrained(cls, folder: Any) -> GPT2:
@@ -333,14 +329,9 @@ class GPT2(Method):
             UserError: where a file is missing or damaged, or the model is not GPT-2 as published.
         """
         folder = Path(folder)
-        if not cls.opens(folder):
-            raise UserError(f"{folder} holds no GPT-2 (a config.json with model_type gpt2).")
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        for key, allowed in _PUBLISHED.items():
-            if said.get(key, allowed[0]) not in allowed:
-                raise UserError(
-                    f"{folder} differs from GPT-2 as published in {key} = {said[key]!r}; it cannot be read."
-                )
+        said = read_config(folder, "gpt2", "GPT-2")
+        if odd := difference(said, _PUBLISHED):
+            raise UserError(f"{folder} differs from GPT-2 as published in {odd}; it cannot be read.")
         if said.get("n_inner") not in (None, 4 * said.get("n_embd", 768)):
             raise UserError(f"{folder} has feed-forward nets {said['n_inner']} wide; GPT-2's are four times the width.")
         config = Config(
@@ -351,23 +342,12 @@ class GPT2(Method):
             heads=said.get("n_head", 12),
             dropout=said.get("resid_pdrop", 0.1),
         )
-        known = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-        tokenizer = load_tokenizer(folder) if known else None
-        if tokenizer is not None and tokenizer.size > config.vocabulary:
-            raise UserError(f"The tokenizer in {folder} has {tokenizer.size} ids, its model only {config.vocabulary}.")
+        tokenizer = read_tokenizer(folder, ("tokenizer.json", "vocab.json"), load_tokenizer, config.vocabulary)
         method = cls(config, Spec("text", vocabulary=config.vocabulary, tokenizer=tokenizer))
         weights = {name.removeprefix("transformer."): tensor for name, tensor in load_tensors(folder).items()}
-        own = method.decoder.state_dict()
-        with torch.no_grad():
-            for theirs, ours, matrix in _names(config.layers):
-                tensor = weights.get(theirs)
-                if tensor is None:
-                    raise UserError(f"The weights in {folder} lack {theirs}; fetch them again.")
-                parts = (tensor.T if matrix else tensor).chunk(len(ours))
-                for name, part in zip(ours, parts):
-                    if own[name].shape != part.shape:
-                        raise UserError(f"{theirs} in {folder} does not have the shape that its config.json implies.")
-                    own[name].copy_(part)
+        names = list(_names(config.layers))
+        weights |= {theirs: weights[theirs].T for theirs, _, matrix in names if matrix and theirs in weights}
+        copy_weights(weights, method.decoder.state_dict(), [(theirs, ours) for theirs, ours, _ in names], folder)
         return method
 
 

@@ -25,7 +25,6 @@ Expect:  benchmarks/results/wav2vec2-festvox-ru.jsonl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,10 @@ from unlabeled.core.errors import BadRecord, UserError
 from unlabeled.core.method import Finding, Method, OptimizerPlan, Outcome, Paper
 from unlabeled.data.sound import decode
 from unlabeled.data.spans import most_masked, negatives, span_masks
+from unlabeled.methods import _wav2vec2_layout as layout
 from unlabeled.nets.encoder import Dropout
 from unlabeled.nets.gumbel import GumbelQuantiser, gumbel_noise, perplexity
+from unlabeled.nets.pretrained import model_type
 from unlabeled.nets.speech import ConvFeatures, SpeechEncoder
 
 __all__ = ["Wav2Vec2"]
@@ -475,30 +476,11 @@ class Wav2Vec2(Method):
 
     def export(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and config.json as `transformers.Wav2Vec2ForPreTraining` has them."""
-        own, config = self.state_dict(), self.config
-        tensors = {theirs: own[ours] for theirs, ours in self._names()}
-        tensors["quantizer.codevectors"] = own["quantiser.codebook"].flatten(0, 1)[None]
-        return tensors, {
-            "architectures": ["Wav2Vec2ForPreTraining"],
-            "model_type": "wav2vec2",
-            **{theirs: getattr(config, ours) for theirs, ours in _SHARED.items()},
-            **{theirs: list(getattr(config, ours)) for theirs, ours in _SHARED_LISTS.items()},
-            "hidden_act": "gelu",
-            "feat_extract_activation": "gelu",
-            "activation_dropout": 0.0,
-            "final_dropout": 0.0,
-            "feat_quantizer_dropout": config.input_dropout,
-            "layer_norm_eps": 1e-5,
-            "initializer_range": 0.02,
-            "dtype": str(own["encoder.mask_vector"].dtype).removeprefix("torch."),
-        }
+        return layout.write(self.config, self.state_dict())
 
     @classmethod
     def opens(cls, folder: Path) -> bool:
-        try:
-            return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["model_type"] == "wav2vec2"
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return model_type(folder) == layout.KIND
 
     @classmethod
     def from_pretrained(cls, folder: Any) -> Wav2Vec2:
@@ -509,85 +491,14 @@ class Wav2Vec2(Method):
         Raises:
             UserError: where a file is missing or damaged, or the model is not wav2vec 2.0 as published.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = Path(folder)
-        if not cls.opens(folder):
-            raise UserError(f"{folder} holds no wav2vec 2.0 (a config.json with model_type wav2vec2).")
-        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        for key, allowed in _PUBLISHED.items():
-            if said.get(key, allowed) != allowed:
-                raise UserError(f"{folder} differs from wav2vec 2.0 as published in {key} = {said[key]!r}.")
-        values = {ours: said[theirs] for theirs, ours in _SHARED.items() if theirs in said}
-        values |= {ours: tuple(said[theirs]) for theirs, ours in _SHARED_LISTS.items() if theirs in said}
-        values["normalize"] = values.get("conv_norm") == "layer"
-        if (folder / "preprocessor_config.json").is_file():
-            text = (folder / "preprocessor_config.json").read_text(encoding="utf-8")
-            values["normalize"] = bool(json.loads(text).get("do_normalize", values["normalize"]))
-        values["embed_layer"] = values.get("layers", 12) * 2 // 3
-        method = cls(Config(**values), Spec("wave", sample_rate_hz=RATE_HZ))
-        if not (folder / "model.safetensors").is_file():
-            raise UserError(f"There is no model.safetensors in {folder}; save the model in that format.")
-        try:
-            weights = load_file(folder / "model.safetensors")
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"The weights in {folder} cannot be read ({error}); fetch them again.") from None
-        # Written before torch had parametrisations, or without a head around the encoder.
-        older = {"pos_conv_embed.conv.weight_g": "original0", "pos_conv_embed.conv.weight_v": "original1"}
-        for name in list(weights):
-            new = name if name.startswith(("wav2vec2.", "quantizer.", "project_")) else f"wav2vec2.{name}"
-            for old, number in older.items():
-                new = new.replace(old, f"pos_conv_embed.conv.parametrizations.weight.{number}")
-            weights[new] = weights.pop(name)
-        own = method.state_dict()
-        codebook = weights.get("quantizer.codevectors")
-        if codebook is not None:
-            weights["quantizer.codevectors"] = codebook.reshape(own["quantiser.codebook"].shape)
-        names = [*method._names(), ("quantizer.codevectors", "quantiser.codebook")]
-        with torch.no_grad():
-            for theirs, ours in names:
-                if codebook is None and not ours.startswith("encoder."):
-                    continue
-                if theirs not in weights:
-                    raise UserError(f"The weights in {folder} lack {theirs}; fetch them again.")
-                if weights[theirs].shape != own[ours].shape:
-                    raise UserError(f"{theirs} in {folder} does not have the shape that its config.json implies.")
-                own[ours].copy_(weights[theirs])
+        config = Config(**layout.read(folder))
+        method = cls(config, Spec("wave", sample_rate_hz=RATE_HZ))
+        layout.fill(method.state_dict(), config, folder)
         return method
 
     def _names(self) -> Iterator[tuple[str, str]]:
-        """Each weight's name in transformers and here; the codebook, whose shape differs, apart."""
-        yield "wav2vec2.masked_spec_embed", "encoder.mask_vector"
-        pairs = {
-            "feature_projection.layer_norm": "norm_features",
-            "feature_projection.projection": "project",
-            "encoder.layer_norm": "norm",
-        }
-        for i in range(len(self.encoder.convs.convs)):
-            theirs = f"wav2vec2.feature_extractor.conv_layers.{i}.conv"
-            yield f"{theirs}.weight", f"encoder.convs.convs.{i}.weight"
-            if self.config.conv_bias:
-                yield f"{theirs}.bias", f"encoder.convs.convs.{i}.bias"
-        for i in range(len(self.encoder.convs.norms)):
-            pairs[f"feature_extractor.conv_layers.{i}.layer_norm"] = f"convs.norms.{i}"
-        for i in range(self.config.layers):
-            for theirs, ours in _BLOCK.items():
-                pairs[f"encoder.layers.{i}.{theirs}"] = f"blocks.{i}.{ours}"
-        for theirs, ours in pairs.items():
-            for kind in ("weight", "bias"):
-                yield f"wav2vec2.{theirs}.{kind}", f"encoder.{ours}.{kind}"
-        conv = "wav2vec2.encoder.pos_conv_embed.conv"
-        yield f"{conv}.bias", "encoder.position.bias"
-        yield f"{conv}.parametrizations.weight.original0", "encoder.position.gain"
-        yield f"{conv}.parametrizations.weight.original1", "encoder.position.direction"
-        for theirs, ours in (
-            ("quantizer.weight_proj", "quantiser.logits"),
-            ("project_hid", "answer"),
-            ("project_q", "target"),
-        ):
-            for kind in ("weight", "bias"):
-                yield f"{theirs}.{kind}", f"{ours}.{kind}"
+        return layout.names(self.config)
 
 
 def masked_contrast(
@@ -616,43 +527,3 @@ def masked_contrast(
         same &= placed[row].gather(1, others) == group[:, None]
     logits = cosines.gather(1, torch.cat([own[:, None], others], 1)) / temperature
     return torch.cat([logits[:, :1], logits[:, 1:].masked_fill(same, float("-inf"))], 1), same
-
-
-_BLOCK = {
-    "attention.q_proj": "attention.query",
-    "attention.k_proj": "attention.key",
-    "attention.v_proj": "attention.value",
-    "attention.out_proj": "attention.out",
-    "layer_norm": "norm_attention",
-    "feed_forward.intermediate_dense": "widen",
-    "feed_forward.output_dense": "narrow",
-    "final_layer_norm": "norm_forward",
-}
-# Settings by their names in transformers' config.json.
-_SHARED = {
-    "hidden_size": "width",
-    "num_hidden_layers": "layers",
-    "num_attention_heads": "heads",
-    "intermediate_size": "inner",
-    "do_stable_layer_norm": "norm_first",
-    "feat_extract_norm": "conv_norm",
-    "conv_bias": "conv_bias",
-    "num_conv_pos_embeddings": "position_kernel",
-    "num_conv_pos_embedding_groups": "position_groups",
-    "hidden_dropout": "dropout",
-    "attention_dropout": "attention_dropout",
-    "feat_proj_dropout": "input_dropout",
-    "layerdrop": "layer_drop",
-    "mask_time_prob": "mask_probability",
-    "mask_time_length": "mask_length",
-    "num_codevector_groups": "groups",
-    "num_codevectors_per_group": "entries",
-    "codevector_dim": "code_width",
-    "proj_codevector_dim": "final_width",
-    "num_negatives": "negatives",
-    "contrastive_logits_temperature": "contrast_temperature",
-    "diversity_loss_weight": "diversity_weight",
-}
-_SHARED_LISTS = {"conv_dim": "conv_widths", "conv_kernel": "conv_kernels", "conv_stride": "conv_strides"}
-# What may stand in config.json; anything else is another architecture.
-_PUBLISHED = {"hidden_act": "gelu", "feat_extract_activation": "gelu", "layer_norm_eps": 1e-5, "add_adapter": False}
