@@ -12,6 +12,8 @@ Differs from it in:
 - Batches are padded instead of cut to their shortest, and padding changes no result: the group norm takes its
   statistics from real samples, and short utterances are kept. On equal lengths all is the same.
 - Utterances keep their own number of masked frames; the code drops some until all of a batch have as many.
+- The penalty weighs each utterance by its masked frames; the code's is a mean over all frames of the batch.
+- In an utterance shorter than two spans, spans are half of it; the code keeps their length and cuts them at the end.
 - A distractor with the codes of the target is left out by its codes; the code compares vectors, which the rounding of
   its straight-through estimator makes differ.
 - The use of codes (L_d) is averaged over `diversity_over` consecutive utterances, as many as one processor had there,
