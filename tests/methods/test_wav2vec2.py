@@ -307,7 +307,7 @@ def test_a_step_sees_crops_of_the_recording_and_masks_of_its_real_frames():
         assert (row[:count] != own).all() and row[:count].max() < count and row[:count].min() >= 0
 
 
-def test_recordings_are_brought_to_16_khz_cut_and_refused_where_they_give_no_frame():
+def test_recordings_are_brought_to_16_khz_and_cut():
     rng = np.random.default_rng(0)
     sound = (0.1 * np.sin(np.arange(8000) / 5) + 0.2).astype(np.float32)
     method = made(longest=12_000)
@@ -318,8 +318,22 @@ def test_recordings_are_brought_to_16_khz_cut_and_refused_where_they_give_no_fra
     torch.testing.assert_close(
         torch.from_numpy(scaled), F.layer_norm(torch.from_numpy(sound), (8000,)), rtol=1e-4, atol=1e-4
     )
-    with pytest.raises(BadRecord, match="one frame sees 400"):
-        method.prepare(Record("b", {"wave": sound[:399], "rate": 16_000}), rng)
+
+
+@pytest.mark.parametrize("length", [1, 10])
+def test_recordings_have_at_least_two_masked_frames_to_tell_apart(length):
+    method, rng = made(mask_length=length), np.random.default_rng(0)
+    sound = rng.standard_normal(1040).astype(np.float32) / 10
+    with pytest.raises(BadRecord, match="three frames, which see 1040"):
+        method.prepare(Record("a", {"wave": sound[:1039], "rate": 16_000}), rng)
+    wave = torch.from_numpy(method.prepare(Record("b", {"wave": sound, "rate": 16_000}), rng)["wave"])
+    batch = {"wave": wave.expand(50, -1), "wave_length": torch.full((50,), 1040)}
+    batch = method.transform(batch, Clock())
+    assert (batch["mask"].sum(1) == 2).all() and not batch["mask"][:, 2].any()
+    assert method.loss(batch, "main", Clock()).loss.isfinite()
+    for setting in ("crop", "longest"):
+        with pytest.raises(UserError, match="at least 1040 samples"):
+            made(**{setting: 1039})
 
 
 def test_bfloat16_is_close_to_float32_even_in_quiet_high_frequencies():

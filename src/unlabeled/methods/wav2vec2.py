@@ -27,6 +27,7 @@ Expect:  benchmarks/results/wav2vec2-festvox-ru.jsonl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -266,6 +267,10 @@ class Wav2Vec2(Method):
             norm=config.conv_norm,
             bias=config.conv_bias,
         )
+        # Samples of three frames: the last is never masked, and a masked one needs another to be told from.
+        self.least = convs.receptive_field + 2 * math.prod(config.conv_strides)
+        if min(config.crop, config.longest) < self.least:
+            raise UserError(f"Masking needs three frames; make --crop and --longest at least {self.least} samples.")
         self.encoder = SpeechEncoder(
             convs,
             width=config.width,
@@ -300,9 +305,8 @@ class Wav2Vec2(Method):
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
         """{"wave": (samples,) float32} at 16 kHz, in [-1, 1] or, with `normalize`, of mean 0 and variance 1."""
         wave = decode(record.fields["wave"], RATE_HZ, given_hz=record.fields.get("rate", 0))
-        least = self.encoder.convs.receptive_field
-        if len(wave) < least:
-            raise BadRecord(f"lasts {len(wave)} samples at 16 kHz, and one frame sees {least}")
+        if len(wave) < self.least:
+            raise BadRecord(f"lasts {len(wave)} samples at 16 kHz; masking needs three frames, which see {self.least}")
         if self.config.normalize:
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-5)  # the code's layer norm
         return {"wave": wave[: self.config.longest].astype(np.float32)}
