@@ -54,15 +54,16 @@ def kept(run: Run) -> dict[str, Any] | None:
 
 def text_of(evaluation: Mapping[str, Any]) -> str:
     """Headline and tables for a terminal."""
-    from unlabeled.report.page import _listed, cell
+    from unlabeled.report.page import _listed, cell, is_sentence
 
     parts = [" ".join(_listed(evaluation.get("headline", "")))]
     for table in evaluation.get("tables", ()):
         head, rows = list(table["columns"]), [[cell(v) for v in row] for row in table["rows"]]
         widths = [max(map(len, column)) for column in zip(head, *rows)]
+        left = [i == 0 or any(is_sentence(row[i]) for row in rows) for i in range(len(head))]
         lines = [head, ["-" * w for w in widths], *rows]
         text = "\n".join(
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
+            "  ".join(c.ljust(w) if leftward else c.rjust(w) for c, w, leftward in zip(line, widths, left)).rstrip()
             for line in lines
         )
         parts.append("\n".join(x for x in (table.get("title"), text, table.get("note")) if x))

@@ -17,7 +17,7 @@ from unlabeled.engine.record import Run
 from unlabeled.report.draw import chart
 from unlabeled.report.figures import figure
 
-__all__ = ["again", "cell", "energy", "page"]
+__all__ = ["again", "cell", "energy", "is_sentence", "page"]
 
 # Watts of a busy processor core with its share of memory and supply, and of an accelerator near its limit. Round
 # numbers of server hardware, no measurement; the page says so.
@@ -87,6 +87,11 @@ def again(config: Mapping[str, Any]) -> str:
     return shlex.join([*words, *(["--given", *config["built_on"]] if config.get("built_on") else [])])
 
 
+def is_sentence(value: Any) -> bool:
+    """Whether a cell of a table is to be read as text: from the left, over several lines."""
+    return isinstance(value, str) and len(value) > 40
+
+
 def energy(seconds: float, cores: int, accelerators: int = 0) -> float:
     """Watt-hours, estimated from assumed powers; no measurement."""
     return seconds * (ACCELERATOR_WATTS * accelerators or CORE_WATTS * cores) / 3600
@@ -101,7 +106,8 @@ def _table(table: Mapping[str, Any]) -> str:
     body = []
     for i, row in enumerate(table["rows"]):
         kind = ' class="own"' if i == table.get(OWN_ROW) else ""
-        body.append(f"<tr{kind}>{''.join(f'<td>{_e(cell(v))}</td>' for v in row)}</tr>")
+        cells = (f"<td{' class=said' if is_sentence(v) else ''}>{_e(cell(v))}</td>" for v in row)
+        body.append(f"<tr{kind}>{''.join(cells)}</tr>")
     note = f'<p class="note">{_e(table["note"])}</p>' if table.get("note") else ""
     caption = f'<p class="caption">{_e(table["title"])}</p>' if table.get("title") else ""
     return (
