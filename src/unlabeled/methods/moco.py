@@ -11,6 +11,7 @@ those of the authors' code (facebookresearch/moco). Differs from it in:
 - Normalisation. There each device normalises its own rows, and keys are sent to devices in random order. Here `groups`
   runs of rows of the global batch are normalised apart, on any number of processes, and the keys of one query group are
   dealt out to the key groups in turn. Every pair of groups then shares as many images as it would on average.
+  Statistics of the whole batch tell less than those of groups, but they too are of the same images for queries and keys.
 - The queue need not be a multiple of the batch: the oldest keys are overwritten, around its end if need be.
 - Colour operations are those of data/views.py: contrast is about the mean of each channel, saturation goes through HSV.
   Blur is by an exact Gaussian; the code's is Pillow's approximation.
@@ -53,7 +54,7 @@ from unlabeled.parallel.world import rank, world
 __all__ = ["MoCo"]
 
 # Findings: share of the loss of guessing, of the weights' length (twice), standard deviations, spread.
-STUCK, HURRIED, LEFT_BEHIND, LEAKS, COLLAPSED = 0.98, 1e-3, 1.0, 0.5, 0.05
+STUCK, HURRIED, LEFT_BEHIND, LEAKS, COLLAPSED = 0.98, 1e-3, 1.0, 0.15, 0.05
 # Of ImageNet's channels, in [0, 1]; grey images take their means.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -314,14 +315,17 @@ class MoCo(Method):
 
     def _leak(self, q: Tensor, keys: Tensor) -> Tensor:
         """How much nearer queries are to keys of *other* images that were normalised together with their own key than
-        to keys of former batches, in standard deviations of the latter. About 0 unless batch statistics tell."""
+        to the batch's other keys, in standard deviations of the latter. Above 0 where batch statistics tell. Where all
+        are normalised together, the others are the keys of the step before."""
         n, config = len(q), self.config
-        row, groups = torch.arange(n, device=q.device), max(1, config.groups // world())
-        group = {"shuffled": row % config.groups, "plain": row * groups // n, "synchronised": row * 0}
-        group = group[config.normalisation]
-        beside = (group[:, None] == group) & ~torch.eye(n, dtype=torch.bool, device=q.device)
-        near, far = (q @ keys.T)[beside], q @ self.queue[: 4 * n].T
-        return (near.mean() - far.mean()) / far.std()
+        row, here = torch.arange(n, device=q.device), max(1, config.groups // world())
+        group = {"shuffled": row % config.groups, "plain": row * here // n, "synchronised": 0 * row}
+        together = group[config.normalisation][:, None] == group[config.normalisation]
+        alike = q @ keys.T
+        newest = (self.pointer - 1 - row) % len(self.queue)
+        far = alike[~together] if not together.all() else (q @ self.queue[newest].T).flatten()
+        near = alike[together & ~torch.eye(n, dtype=torch.bool, device=q.device)]
+        return ((near.mean() - far.mean()) / far.std()).nan_to_num(0)  # groups of one have nobody beside
 
     # ---- afterwards ----------------------------------------------------------------------------------------------
 
@@ -375,13 +379,13 @@ class MoCo(Method):
                 else "How far the weights of the key encoder are behind the query encoder's, as a share of their length.",
             ),
             Finding(
-                "likeness within a batch",
+                "likeness of keys normalised together",
                 leak,
                 leak < LEAKS,
-                "Keys of other images are as near as those of former batches; the batch gives nothing away."
+                "Keys that were normalised with the right one are no nearer than others; batch statistics give nothing away."
                 if leak < LEAKS
-                else "Queries know keys by the batch they were made in, not by the image: use --normalisation shuffled, "
-                "and where it is in use raise --key-momentum.",
+                else "Queries know keys by the statistics they were normalised with, not by the image: use --normalisation "
+                "shuffled.",
             ),
             Finding(
                 "spread of the queries",
