@@ -127,7 +127,7 @@ def test_a_bound_is_called_one_and_a_loser_is_told_so():
 
     found = measured(Bounds)
     assert found.tables[0].rows[0][1] == "bound"
-    assert "at most 9.50 bits" in found.headline[0] and "not as few as" in found.headline[0]
+    assert "at most 9.50 bits" in found.headline[0] and "more than the best of them (" in found.headline[0]
 
 
 def test_bits_that_cannot_be_true_are_doubted_but_not_on_images_of_two_levels():

@@ -204,14 +204,6 @@ def test_it_names_a_flow_that_does_not_invert():
     assert named == ["error of the inverse, in bins", "smallest singular value of a mixing"]
 
 
-def test_embedding_is_the_mean_over_the_last_level():
-    method = tiny(channels=3).eval()
-    batch = {"image": images(4, 8, 3)}
-    top = method.flow.top(method._grid(batch["image"]) + 0.5 / 256)
-    assert top.shape == (4, 2, 2, 24)
-    torch.testing.assert_close(method.embed(batch), top.flatten(1, 2).mean(1))
-
-
 def test_records_are_brought_to_the_size_that_was_measured():
     source = ImagesInMemory(images(2, 28).numpy())
     assert Glow.measure(resolve(Glow, "small"), source).image_size == 28

@@ -143,7 +143,8 @@ def _row(
 def _headline(rows: list[list[Any]], share: float) -> str:
     own, untrained, gaussian, floor = (row[2] for row in rows)
     held = f"held-out images {floor:.3g}, " if rows[3][1] >= rows[0][1] else ""  # with fewer images FD is larger
-    result = "nearer than" if own < gaussian else "no nearer than"
+    # A tenth is what another draw of so many samples may do to either.
+    result = "nearer than" if own < 0.9 * gaussian else "no nearer than" if own > 1.1 * gaussian else "about as near as"
     copied = "They are not copies of training images."
     if share > 0.05:
         copied = f"{100 * share:.1f} % of the samples are nearly copies of training images."

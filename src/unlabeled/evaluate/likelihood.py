@@ -147,7 +147,7 @@ def _verdict(rows: list[list[Any]], kind: str, levels: int, gap: float, spread: 
     others = [(row[0], row[3]) for row in rows[3:]]
     best, value = min(others, key=lambda o: o[1])
     most = "at most " if kind == "bound" else ""
-    result = "fewer than any of them" if own < value else f"not as few as {best}"
+    result = "fewer than any of them" if own < value else f"more than the best of them ({best})"
     listed = ", ".join(f"{name} {bits:.2f}" for name, bits in others)
     said = [
         f"It needs {most}{own:.2f} bits per dimension of held-out images, {result}: {listed}, untrained {untrained:.2f}."

@@ -145,7 +145,7 @@ class Glow(Method):
     )
     takes = ("image",)
     goal = "generate"
-    forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("invert", "top", "health")}
+    forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("invert", "health")}
 
     def __init__(self, config: Config, spec: Spec, given: Mapping[str, Method] | None = None) -> None:
         super().__init__(config, spec, given)
@@ -313,10 +313,6 @@ class Glow(Method):
     def reconstruct(self, batch: Batch) -> Batch:
         """The images as they come back from their latents: the same, but for the bits that were cut off."""
         return self.decode(self.encode(batch))
-
-    def embed(self, batch: Batch) -> Tensor:
-        """(n, channels of the last level) float32: its mean over positions, which the authors' classifier reads."""
-        return self.flow.top(self._grid(batch["image"]) + 0.5 / self.bins).mean((1, 2))
 
     @torch.no_grad()
     def sample(

@@ -302,11 +302,6 @@ class Flow(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             return self._back(latents)
 
-    def top(self, x: Tensor) -> Tensor:
-        """What arrives at the prior of the last level, (n, h, w, c)."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self._run(x, x.dtype)[2]
-
     def _run(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
         """Latents, log-determinant, what arrives at the last prior, and the raw scales of all couplings."""
         z, log_det = x, x.new_zeros(len(x))
