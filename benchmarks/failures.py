@@ -23,7 +23,7 @@ FAILURES: dict[str, dict[str, Any]] = {
         "system": "bert",
         "data": "moby-dick",
         "variant": "laptop",
-        "steps": 150,
+        "steps": 100,
         "wrong": {"lr": 1e-7},
     },
     "moco-no-momentum": {
