@@ -15,7 +15,7 @@ from unlabeled.data.recognise import HEAD_BYTES, describe, sniff
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["LARGEST_SIDE", "PIXEL_LIMIT", "decode", "fit_square", "measure", "square_of", "to_uint8"]
+__all__ = ["LARGEST_SIDE", "PIXEL_LIMIT", "decode", "fit_square", "measure", "square", "square_of", "to_uint8"]
 
 PIXEL_LIMIT = 64_000_000  # pixels of one picture; a header that promises more is not decoded
 LARGEST_SIDE = 224  # pixels; larger pictures are brought to this side unless asked otherwise (ImageNet's usual crop)
@@ -215,6 +215,15 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
     box = (left, upper, left + side, upper + side)
     # Boxes may lie on half pixels; bicubic filtering takes only what is inside the box.
     return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)).reshape(size, size, channels)
+
+
+def square(value: bytes | np.ndarray, channels: int, size: int) -> np.ndarray:
+    """One record to uint8 (size, size, channels): decoded, and its centre square brought to that size.
+
+    Raises:
+        BadRecord: as `decode`.
+    """
+    return fit_square(decode(value, channels, at_least=size), size)
 
 
 def square_of(sizes: Iterable[tuple[int, int, int]]) -> tuple[int, int]:

@@ -5,11 +5,29 @@ Alignment and uniformity: Wang, Isola, ICML 2020. RankMe: Garrido, Balestriero, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-__all__ = ["alignment", "rankme", "spread", "uniformity", "verdict"]
+__all__ = ["alignment", "diagnosis", "rankme", "spread", "uniformity", "verdict"]
+
+
+def diagnosis(rows: np.ndarray) -> dict[str, Any]:
+    """What an evaluation says of features (n, d): the verdict and the figures behind it; finite or not."""
+    width = rows.shape[1]
+    if not np.isfinite(rows).all():
+        return {"verdict": verdict(float("nan"), width, float("nan"))}
+    rank, wide = rankme(rows), spread(rows)
+    return {
+        "verdict": verdict(rank, width, wide),
+        "effective_rank": round(rank, 2),
+        "feature_width": width,
+        "uniformity": round(uniformity(rows), 4) if len(rows) > 1 else None,
+        "spread": round(wide, 4),
+        "diagnosed_on": len(rows),
+    }
 
 
 def alignment(a: np.ndarray, b: np.ndarray) -> float:

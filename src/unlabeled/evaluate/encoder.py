@@ -158,19 +158,8 @@ def _percent(share: float) -> float:
 
 def _diagnose(model: Model, test: Examples, queries: np.ndarray, into: Evaluation) -> None:
     rows = queries[:DIAGNOSED]
-    if not np.isfinite(rows).all():
-        into.diagnostics["verdict"] = collapse.verdict(float("nan"), rows.shape[1], float("nan"))
-        return
-    rank, wide = collapse.rankme(rows), collapse.spread(rows)
-    into.diagnostics |= {
-        "verdict": collapse.verdict(rank, rows.shape[1], wide),
-        "effective_rank": round(rank, 2),
-        "feature_width": rows.shape[1],
-        "uniformity": round(collapse.uniformity(rows), 4) if len(rows) > 1 else None,
-        "spread": round(wide, 4),
-        "diagnosed_on": len(rows),
-    }
-    if model.spec.kind == "image":
+    into.diagnostics |= collapse.diagnosis(rows)
+    if model.spec.kind == "image" and np.isfinite(rows).all():
         some = test.first(min(512, len(rows)))
         with torch.no_grad():
             moved = [model.method.embed(_shifted(b)).float().cpu().numpy() for b in batches(model.method, some)]  # type: ignore[attr-defined]

@@ -371,15 +371,4 @@ def _reading(
 
 
 def _diagnose(frames: np.ndarray, into: Evaluation) -> None:
-    rows = frames[:: max(1, len(frames) // DIAGNOSED)][:DIAGNOSED]
-    if not np.isfinite(rows).all():
-        into.diagnostics["verdict"] = collapse.verdict(float("nan"), rows.shape[1], float("nan"))
-        return
-    rank, wide = collapse.rankme(rows), collapse.spread(rows)
-    into.diagnostics |= {
-        "verdict": collapse.verdict(rank, rows.shape[1], wide),
-        "effective_rank": round(rank, 2),
-        "feature_width": rows.shape[1],
-        "spread": round(wide, 4),
-        "diagnosed_on": len(rows),
-    }
+    into.diagnostics |= collapse.diagnosis(frames[:: max(1, len(frames) // DIAGNOSED)][:DIAGNOSED])

@@ -31,7 +31,7 @@ from unlabeled.core.clock import Clock, Schedule
 from unlabeled.core.config import MethodConfig
 from unlabeled.core.errors import UserError
 from unlabeled.core.method import Method, OptimizerPlan, Outcome, Paper
-from unlabeled.data.image import decode, fit_square
+from unlabeled.data.image import square
 from unlabeled.data.source import Source
 from unlabeled.nets.unet import UNet
 from unlabeled.objectives.diffusion import Chain, recovered, simple_loss
@@ -176,8 +176,7 @@ class DDPM(Method):
         return replace(spec, image_size=math.ceil(side / stride) * stride)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
-        size = self.spec.image_size
-        return {"image": fit_square(decode(record.fields["image"], self.spec.channels, at_least=size), size)}
+        return {"image": square(record.fields["image"], self.spec.channels, self.spec.image_size)}
 
     def transform(self, batch: Batch, clock: Clock) -> Batch:
         """Mirror half of the images, draw times and noise: x (n, c, h, w) noisy, t (n,), noise like x."""

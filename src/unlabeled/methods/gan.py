@@ -33,7 +33,7 @@ from unlabeled.core.clock import Clock, Schedule
 from unlabeled.core.config import MethodConfig
 from unlabeled.core.errors import UserError
 from unlabeled.core.method import Finding, Method, OptimizerPlan, Outcome, Paper
-from unlabeled.data.image import decode, fit_square
+from unlabeled.data.image import square
 from unlabeled.data.source import Source
 from unlabeled.nets.dcgan import Discriminator, Generator, levels_of, settle
 from unlabeled.nets.maxout import FlatGenerator, MaxoutDiscriminator
@@ -207,8 +207,7 @@ class GAN(Method):
         return replace(spec, image_size=size)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
-        size = self.spec.image_size
-        return {"image": fit_square(decode(record.fields["image"], self.spec.channels, at_least=size), size)}
+        return {"image": square(record.fields["image"], self.spec.channels, self.spec.image_size)}
 
     def transform(self, batch: Batch, clock: Clock) -> Batch:
         """real (n, c, h, w) in the generator's range; noise (n, 2, latent), for either player; place (n,) in [0, 1]:

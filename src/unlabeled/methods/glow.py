@@ -34,7 +34,7 @@ from unlabeled.core.clock import Clock, Schedule
 from unlabeled.core.config import MethodConfig
 from unlabeled.core.errors import UserError
 from unlabeled.core.method import Finding, Method, OptimizerPlan, Outcome, Paper
-from unlabeled.data.image import decode, fit_square
+from unlabeled.data.image import square
 from unlabeled.data.source import Source
 from unlabeled.nets.flow import Flow
 from unlabeled.parallel.shard import kept_whole
@@ -175,8 +175,7 @@ class Glow(Method):
         return replace(spec, image_size=side)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
-        size = self.spec.image_size
-        return {"image": fit_square(decode(record.fields["image"], self.spec.channels, at_least=size), size)}
+        return {"image": square(record.fields["image"], self.spec.channels, self.spec.image_size)}
 
     def transform(self, batch: Batch, clock: Clock) -> Batch:
         """Shift, and draw where in its bin every pixel lies: x (n, side, side, channels) in [-0.5, 0.5)."""

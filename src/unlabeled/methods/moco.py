@@ -39,7 +39,7 @@ from unlabeled.core.clock import Clock, Schedule
 from unlabeled.core.config import MethodConfig
 from unlabeled.core.errors import UserError
 from unlabeled.core.method import Finding, Method, OptimizerPlan, Outcome, Paper
-from unlabeled.data.image import decode, fit_square
+from unlabeled.data.image import square
 from unlabeled.data.views import jitter, random_blur, random_crop_flip, random_grey
 from unlabeled.nets.averages import follow
 from unlabeled.nets.conv4 import Conv4
@@ -215,8 +215,7 @@ class MoCo(Method):
         return spec
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
-        image = decode(record.fields["image"], self.spec.channels, at_least=self.size)
-        return {"image": fit_square(image, self.size)}
+        return {"image": square(record.fields["image"], self.spec.channels, self.size)}
 
     def transform(self, batch: Batch, clock: Clock) -> Batch:
         """(n, height, width, channels) uint8 to "views" (n, 2, channels, height, width), query first, normalised."""

@@ -36,7 +36,7 @@ from unlabeled.core.clock import Clock, Schedule
 from unlabeled.core.config import MethodConfig
 from unlabeled.core.errors import UserError
 from unlabeled.core.method import Finding, Method, OptimizerPlan, Outcome, Paper
-from unlabeled.data.image import decode, fit_square
+from unlabeled.data.image import square
 from unlabeled.data.source import Source
 from unlabeled.objectives import likelihoods
 from unlabeled.objectives.diffusion import discretised_gaussian
@@ -209,8 +209,7 @@ class VAE(Method):
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
         """The pixels that are modelled: uint8 (size, size, channels), for bernoulli 0 and 255 only."""
-        size = self.spec.image_size
-        image = fit_square(decode(record.fields["image"], self.spec.channels, at_least=size), size)
+        image = square(record.fields["image"], self.spec.channels, self.spec.image_size)
         if self.config.likelihood == "bernoulli":
             level = 127.5 if self.config.binarise == "threshold" else rng.uniform(0, 255, image.shape)
             image = np.where(image > level, 255, 0).astype(np.uint8)

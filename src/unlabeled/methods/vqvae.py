@@ -39,7 +39,7 @@ from unlabeled.core.clock import Clock, Schedule
 from unlabeled.core.config import MethodConfig
 from unlabeled.core.errors import UserError
 from unlabeled.core.method import Finding, Method, OptimizerPlan, Outcome, Paper
-from unlabeled.data.image import decode, fit_square
+from unlabeled.data.image import square
 from unlabeled.data.source import Source
 from unlabeled.nets.pixelcnn import GatedPixelCNN
 from unlabeled.nets.quantise import Codebook, debiased, perplexity, tally
@@ -236,8 +236,7 @@ class VQVAE(Method):
         return replace(spec, image_size=math.ceil(side / STRIDE) * STRIDE)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Example:
-        size = self.spec.image_size
-        return {"image": fit_square(decode(record.fields["image"], self.spec.channels, at_least=size), size)}
+        return {"image": square(record.fields["image"], self.spec.channels, self.spec.image_size)}
 
     def transform(self, batch: Batch, clock: Clock) -> Batch:
         """No augmentation. Where codes may restart, a place in each image's grid and a lot (n,): the vectors at these
