@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["compare", "on_one_batch"]
 
-ROUNDS, WARM_UP, SECONDS = 5, 3, 6.0
+ROUNDS, WARM_UP, SECONDS = 5, 3, 4.0
 Contender = Callable[[], Callable[[], int]]  # makes a step; the step returns how many items it worked on
 
 
