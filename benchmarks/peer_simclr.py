@@ -9,11 +9,11 @@ Run: python benchmarks/peer_simclr.py      prints medians of five interleaved ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from rounds import compare
+from rounds import compare, counted
 from torch import nn
 from torch.utils.data import DataLoader
 from usual_views import TwoViews, images
@@ -81,21 +81,6 @@ def ours() -> Iterator[None]:
         yield
 
 
-def counted(make: Callable[[], Iterator[None]]) -> Callable[[], Callable[[], int]]:
-    """A contender out of an iterator of steps."""
-
-    def contender() -> Callable[[], int]:
-        steps = make()
-
-        def step() -> int:
-            next(steps)
-            return BATCH
-
-        return step
-
-    return contender
-
-
 if __name__ == "__main__":
     about = {
         "batch": BATCH,
@@ -103,4 +88,9 @@ if __name__ == "__main__":
         "encoder": "conv4, stride 1",
         "peer": "Pillow views in 2 workers",
     }
-    compare(__file__, {"unlabeled": counted(ours), "usual loop": counted(usual)}, "pairs per second with views", about)
+    compare(
+        __file__,
+        {"unlabeled": counted(ours, BATCH), "usual loop": counted(usual, BATCH)},
+        "pairs per second with views",
+        about,
+    )

@@ -7,10 +7,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["compare", "on_one_batch"]
+__all__ = ["compare", "counted", "on_one_batch"]
 
 ROUNDS, WARM_UP, SECONDS = 5, 3, 4.0
 Contender = Callable[[], Callable[[], int]]  # makes a step; the step returns how many items it worked on
@@ -50,6 +50,21 @@ def on_one_batch(make: Callable[[], Callable[[Any], object]], batch: Callable[[]
             return items
 
         return counted
+
+    return contender
+
+
+def counted(make: Callable[[], Iterator[None]], items: int) -> Contender:
+    """A contender out of an iterator of steps, each of so many items."""
+
+    def contender() -> Callable[[], int]:
+        steps = make()
+
+        def step() -> int:
+            next(steps)
+            return items
+
+        return step
 
     return contender
 

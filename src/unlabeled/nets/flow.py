@@ -302,8 +302,8 @@ class Flow(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             return self._back(latents)
 
-    def _run(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        """Latents, log-determinant, what arrives at the last prior, and the raw scales of all couplings."""
+    def _run(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Latents, log-determinant, and the raw scales of all couplings."""
         z, log_det = x, x.new_zeros(len(x))
         latents, raws = [], []
         for level in self.levels:
@@ -314,7 +314,7 @@ class Flow(nn.Module):
             mean, log_std = level.prior_at(z)
             latents.append(((leaving - mean) * torch.exp(-log_std)).flatten(1))
             log_det = log_det - log_std.expand_as(leaving).sum((1, 2, 3))
-        return torch.cat(latents, 1), log_det, z, raws
+        return torch.cat(latents, 1), log_det, raws
 
     def _back(self, latents: Tensor) -> Tensor:
         sizes = [math.prod(s) for s in self.shapes]
@@ -342,7 +342,7 @@ class Flow(nn.Module):
         affine couplings at x.
         """
         with torch.autocast(x.device.type, enabled=False):
-            latents, _, _, raws = self._run(x, x.dtype)
+            latents, _, raws = self._run(x, x.dtype)
             error = (self._back(latents) - x).abs().max()
             singular = [torch.linalg.svdvals(level.mixing.matrices()).min() for level in self.levels]
         found = {"inverse_error": error.nan_to_num(nan=torch.inf).clamp(max=1e6)}
