@@ -1,0 +1,174 @@
+"""A recipe: rules for single documents and steps over the whole corpus, in order; data plus named functions.
+
+    from unlabeled.curate import Bound, Document, Near, Recipe
+    from unlabeled.curate.rules.gopher import QUALITY
+
+    def shouting(document: Document) -> float:
+        letters = [c for c in document.text if c.isalpha()]
+        return sum(c.isupper() for c in letters) / max(1, len(letters))
+
+    RECIPE = Recipe("calm", [Bound(shouting, at_most=0.3), *QUALITY, Near()])
+
+`unlabeled curate SOURCE --recipe calm.py --out DIR` runs it; so does every file of `curate/rules/` by its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from unlabeled.core.errors import UserError, suggest
+from unlabeled.curate.document import Document
+
+__all__ = ["Bound", "Drop", "Edit", "Edited", "Outcome", "Recipe", "Rule", "Sometimes", "Where"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A document goes. reason: a few words, the same for all that go for it; value: what was measured, if anything;
+    instead: the id of the document that stays in its place, if there is one."""
+
+    reason: str
+    value: float = math.nan
+    instead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A document stays with another text. counts: what was done how often ({"line without end mark": 3})."""
+
+    text: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+Outcome = Drop | Edited | None  # None: the document stays as it is
+
+
+class Rule(Protocol):
+    """Decides on one document and knows nothing of the others."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, document: Document) -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Keep the documents whose measure lies within [at_least, at_most]; the limits are data, the measure a function."""
+
+    measure: Callable[[Document], float]
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", _name_of(self.measure))
+
+    def __call__(self, document: Document) -> Outcome:
+        value = self.measure(document)
+        if value < self.at_least:
+            return Drop(f"{self.name} below {self.at_least:g}", value)
+        if value > self.at_most:
+            return Drop(f"{self.name} above {self.at_most:g}", value)
+        return None
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Change a text, or drop it, by a named function of the document."""
+
+    function: Callable[[Document], Outcome]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", _name_of(self.function))
+
+    def __call__(self, document: Document) -> Outcome:
+        return self.function(document)
+
+
+@dataclass(frozen=True)
+class Sometimes:
+    """Let another rule drop a document with some probability, decided by the document's id, so that it is repeatable."""
+
+    rule: Rule
+    probability: float
+
+    @property
+    def name(self) -> str:
+        return self.rule.name
+
+    def __call__(self, document: Document) -> Outcome:
+        outcome = self.rule(document)
+        if not isinstance(outcome, Drop):
+            return outcome
+        digest = hashlib.blake2b(f"{self.name}\0{document.id}".encode(), digest_size=8).digest()
+        return outcome if int.from_bytes(digest, "little") / 2**64 < self.probability else None
+
+
+@dataclass(frozen=True)
+class Where:
+    """Apply a rule only to the documents of which something is true (their source, their format)."""
+
+    holds: Callable[[Document], bool]
+    rule: Rule
+
+    @property
+    def name(self) -> str:
+        return self.rule.name
+
+    def __call__(self, document: Document) -> Outcome:
+        return self.rule(document) if self.holds(document) else None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to a corpus, in order.
+
+    steps: rules of one document (`Bound`, `Edit`, `Sometimes`, or anything with a name that can be called) and steps
+        over the corpus (`Exact`, `Near`, ...). paper: where the rules are published.
+    about: one line for the list of recipes. mix: how the sources are weighted at the end (`mix.Mix`), or None. words: how texts are split into words, "plain" (ours) or "spacy" (blank
+        English of spaCy, as datatrove counts; slower).
+    extract: what turns HTML into text, "resiliparse", "trafilatura" or "justext".
+    """
+
+    name: str
+    steps: Sequence[Any]
+    about: str = ""
+    paper: str = ""
+    mix: Any = None
+    words: Literal["plain", "spacy"] = "plain"
+    extract: Literal["resiliparse", "trafilatura", "justext"] = "resiliparse"
+
+    def but(self, limits: Mapping[str, float]) -> Recipe:
+        """The same recipe with other limits: {"symbol_share.at_most": 0.2}.
+
+        Raises:
+            UserError: where there is no rule of that name with that limit.
+        """
+        steps, known = list(self.steps), {}
+        for place, step in enumerate(steps):
+            for limit in ("at_least", "at_most"):
+                if isinstance(step, Bound) and math.isfinite(getattr(step, limit)):
+                    known[f"{step.name}.{limit}"] = place
+        for name, value in limits.items():
+            if name not in known:
+                raise UserError(
+                    f"{self.name} has no limit {name!r}{suggest(name, known) or '.'} Its limits: {', '.join(known)}."
+                )
+            steps[known[name]] = dataclasses.replace(steps[known[name]], **{name.rpartition(".")[2]: value})
+        return dataclasses.replace(self, steps=steps)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    inner = function
+    while hasattr(inner, "func"):  # functools.partial
+        inner = inner.func
+    return getattr(inner, "__name__", type(inner).__name__).strip("_")
