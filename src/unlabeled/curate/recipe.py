@@ -71,7 +71,10 @@ class Bound:
             object.__setattr__(self, "name", _name_of(self.measure))
 
     def __call__(self, document: Document) -> Outcome:
-        value = self.measure(document)
+        return self.judge(self.measure(document))
+
+    def judge(self, value: float) -> Outcome:
+        """The decision on a value that has been measured."""
         if value < self.at_least:
             return Drop(f"{self.name} below {self.at_least:g}", value)
         if value > self.at_most:
@@ -132,10 +135,12 @@ class Where:
 class Recipe:
     """What is done to a corpus, in order.
 
-    steps: rules of one document (`Bound`, `Edit`, `Sometimes`, or anything with a name that can be called) and steps
-        over the corpus (`Exact`, `Near`, ...). paper: where the rules are published.
-    about: one line for the list of recipes. mix: how the sources are weighted at the end (`mix.Mix`), or None. words: how texts are split into words, "plain" (ours) or "spacy" (blank
-        English of spaCy, as datatrove counts; slower).
+    steps: rules of one document (`Bound`, `Edit`, `Sometimes`, `Where`, or anything with a name that can be called) and
+        steps over the corpus (`Exact`, `Near`, ...).
+    about: one line for the list of recipes. paper: where the rules are published.
+    mix: how the sources are weighted at the end (`mix.Mix`), or None. hold_out: share kept for validation, and again
+        for test.
+    words: how texts are split into words, "plain" (ours) or "spacy" (blank English of spaCy, as datatrove counts).
     extract: what turns HTML into text, "resiliparse", "trafilatura" or "justext".
     """
 
@@ -144,6 +149,7 @@ class Recipe:
     about: str = ""
     paper: str = ""
     mix: Any = None
+    hold_out: float = 0.0
     words: Literal["plain", "spacy"] = "plain"
     extract: Literal["resiliparse", "trafilatura", "justext"] = "resiliparse"
 

@@ -2,7 +2,9 @@
 
 A natural text repeats its chunks (Zipf), so that the splitting of a chunk, and every fact about its words (length,
 letters, symbols, hash), is worked out once per distinct chunk; a document becomes arrays of integers, and counts over
-it are sums of array lookups. Exact as long as words never reach over white space, which holds for the splitters here.
+it are sums of array lookups. Exact as long as words never reach over white space. Ours do not. spaCy's tokenizer cuts
+at white space first too, with one way out: a sequence of marks that it knows as one emoticon is looked for across single
+spaces as well; nothing is joined there, but a true find that overlaps such a one is given up.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+import string
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,10 +20,40 @@ import numpy as np
 
 from unlabeled.core.errors import UserError
 
-__all__ = ["Splitter", "Words", "fold", "hash_of", "plain", "spacy", "splitter"]
+__all__ = ["TERMINAL", "Splitter", "Words", "fold", "hash_of", "plain", "spacy", "splitter"]
 
 _KEPT_CHUNKS = 1 << 19  # distinct chunks remembered before the table is begun anew: about 200 MB
+_KEPT_CHARACTERS = 1 << 26  # of distinct words; the second reason to begin anew, met by texts without white space
 _LONGEST_CHUNK = 1 << 12  # characters; longer ones (base64, minified code) are split but not remembered
+_BASE = 0x9E3779B97F4A7C15  # odd, of the polynomial hash of characters: 2^64 over the golden ratio (Knuth, TAOCP 6.4)
+_MASK = (1 << 64) - 1
+
+
+def _characters(ranges: str) -> frozenset[str]:
+    """ "21 2e 61-7a" to the characters of these code points."""
+    ends = (part.partition("-") for part in ranges.split())
+    return frozenset(chr(c) for a, _, b in ends for c in range(int(a, 16), int(b or a, 16) + 1))
+
+
+# What ends a sentence, in many scripts: Unicode's property Sentence_Terminal as far as datatrove 0.10.1 counts it (the
+# same but for three Khmer signs more and a dozen characters of Unicode 16 less).
+TERMINAL = _characters(
+    "21 2e 3f 589 61d-61f 6d4 700-702 7f9 837 839 83d-83e 964-965 104a-104b 1362 1367-1368 166e 1735-1736 17d4-17d6 "
+    "17d9-17da 1803 1809 1944-1945 1aa8-1aab 1b5a-1b5b 1b5e-1b5f 1b7d-1b7e 1c3b-1c3c 1c7e-1c7f 203c-203d 2047-2049 "
+    "2e2e 2e3c 2e53-2e54 3002 a4ff a60e-a60f a6f3 a6f7 a876-a877 a8ce-a8cf a92f a9c8-a9c9 aa5d-aa5f aaf0-aaf1 abeb "
+    "fe52 fe56-fe57 ff01 ff0e ff1f ff61 10a56-10a57 10f55-10f59 10f86-10f89 11047-11048 110be-110c1 11141-11143 "
+    "111c5-111c6 111cd 111de-111df 11238-11239 1123b-1123c 112a9 1144b-1144c 115c2-115c3 115c9-115d7 11641-11642 "
+    "1173c-1173e 11944 11946 11a42-11a43 11a9b-11a9c 11c41-11c42 11ef7-11ef8 11f43-11f44 16a6e-16a6f 16af5 16b37-16b38 "
+    "16b44 16e98 1bc9f 1da88"
+)
+# What datatrove 0.10.1 counts as punctuation: ASCII's, controls, a choice of typographic marks (a full-width 1 among
+# them, which stems from CCNet's list), and what ends a sentence. The bullet and the euro sign are not in it.
+_DATATROVE_MARKS = (
+    frozenset(string.punctuation)
+    | _characters("0-8 b-1f 7f-9f ab b4 bb 2013-2014 2019 201c-201e 2026 2236 2501 25ba 3001-3002 3008-300d 3010-3011")
+    | _characters("ff01 ff05 ff08-ff09 ff0c ff0e ff11 ff1a-ff1b ff1f ff5e")
+    | TERMINAL
+)
 
 # Numbers with their points, words with inner apostrophes, runs of dots, and every other mark by itself.
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*|\w+(?:['’]\w+)*|\.{2,}|[^\w\s]")
@@ -29,6 +62,18 @@ _WORD = re.compile(r"\d+(?:[.,:]\d+)*|\w+(?:['’]\w+)*|\.{2,}|[^\w\s]")
 def hash_of(text: str) -> int:
     """64 bits of a text, the same on every machine and in every process; never 0."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little") or 1
+
+
+def _rolled(word: str) -> int:
+    """Polynomial hash of characters mod 2^64: that of a + b is rolled(a) * base^len(b) + rolled(b)."""
+    if len(word) > 256:
+        codes = np.frombuffer(word.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64) + np.uint64(1)
+        powers = np.cumprod(np.full(len(codes), _BASE, np.uint64))  # base^1 ... base^n
+        return int((codes[:-1] * powers[-2::-1]).sum() + codes[-1]) & _MASK
+    value = 0
+    for character in word:
+        value = value * _BASE + ord(character) + 1 & _MASK
+    return value
 
 
 def fold(chunk: str) -> str:
@@ -83,6 +128,14 @@ class Words:
         return self._table.hashes[self.ids]
 
     @property
+    def rolled(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) uint64 each: polynomial hash h of the characters of each word, and the factor f that makes room for it.
+
+        The hash of words a, b written together is h_a * f_b + h_b mod 2^64, wherever the border between them lies.
+        """
+        return self._table.rolled[self.ids], self._table.factor[self.ids]
+
+    @property
     def folded(self) -> np.ndarray:
         """(at most m,) uint64, hashes of the folded chunks that are not empty, in order; the same in every process."""
         folded = self._table.folded[self.chunks]
@@ -102,10 +155,18 @@ class Splitter:
         self._table = _Table(self)
 
     def __call__(self, text: str) -> Words:
-        if len(self._table.of) > _KEPT_CHUNKS:
+        if len(self._table.of) > _KEPT_CHUNKS or self._table.characters > _KEPT_CHARACTERS:
             self._table = _Table(self)  # texts that are still in use keep the old one
         table = self._table
         return Words(table, np.fromiter(map(table.of.__getitem__, text.split()), np.int64))
+
+    def parts(self, chunk: str) -> list[str]:
+        """The words of one chunk, from the table."""
+        table = self._table
+        place = table.of[chunk]
+        start = int(table.starts.array[place])
+        members = table.members.array[start : start + int(table.counts.array[place])]
+        return [table.words[i] for i in members.tolist()]
 
 
 class _Growing:
@@ -140,7 +201,8 @@ class _Table:
         self.words: list[str] = []
         self.place_of: dict[str, int] = {}
         self.length, self.symbol, self.letter = _Growing(np.int64), _Growing(np.bool_), _Growing(np.bool_)
-        self.hashes = _Growing(np.uint64)
+        self.hashes, self.rolled, self.factor = _Growing(np.uint64), _Growing(np.uint64), _Growing(np.uint64)
+        self.characters = 0
 
     def learn(self, chunk: str) -> int:
         place, start = self.starts.size, self.members.size
@@ -161,6 +223,9 @@ class _Table:
             self.symbol.append(self._splitter.is_symbol(word))
             self.letter.append(any(map(str.isalpha, word)))
             self.hashes.append(hash_of(word))
+            self.rolled.append(_rolled(word))
+            self.factor.append(pow(_BASE, len(word), 1 << 64))
+            self.characters += len(word)
         return place
 
 
@@ -197,12 +262,19 @@ def spacy() -> Splitter:
         from spacy.lang.en import English
     except ImportError as error:
         raise UserError("Words by spaCy need it: `pip install spacy`, or leave `words` at plain.") from error
-    tokenizer = English().tokenizer
+    tokenizer, taught = English().tokenizer, 0
 
     def cut(chunk: str) -> list[str]:
-        return [token.text for token in tokenizer(chunk)]
+        nonlocal tokenizer, taught
+        taught += 1
+        if taught > _KEPT_CHUNKS:  # its vocabulary never forgets
+            tokenizer, taught = English().tokenizer, 0
+        try:
+            return [token.text for token in tokenizer(chunk)]
+        except UnicodeEncodeError:  # half a surrogate pair, of which spaCy makes no word
+            return [token.text for token in tokenizer(chunk.encode("utf-8", "replace").decode())]
 
-    return Splitter("spacy", cut, _only_marks)
+    return Splitter("spacy", cut, _DATATROVE_MARKS.issuperset)
 
 
 def splitter(name: str) -> Splitter:

@@ -1,0 +1,124 @@
+"""Where jobs run: in this process, in a pool of processes here, or on a Ray cluster. Nothing else knows.
+
+A job is a picklable thing, a function turns it into files of its own and a small result; who was interrupted calls again,
+and the jobs whose results are there already are not given to a runner a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, Protocol
+
+from unlabeled.core.errors import UserError
+
+__all__ = ["Engine", "Runner", "cores", "runner"]
+
+Engine = Literal["local", "ray"]
+
+
+class Runner(Protocol):
+    """Runs a function over jobs and gives each result as soon as it is there, in any order."""
+
+    def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]: ...
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def runner(engine: Engine, workers: int) -> Iterator[Runner]:
+    """A runner that is closed at the end. workers: processes, or with Ray tasks at a time (0: all there are).
+
+    Raises:
+        UserError: where Ray is asked for and not installed.
+    """
+    if engine == "ray":
+        with _ray(workers) as made:
+            yield made
+    elif workers == 1:
+        yield _Here()
+    else:
+        with _pool(workers or cores()) as made:
+            yield made
+
+
+class _Here:
+    def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        return map(function, jobs)
+
+
+def _quiet_worker() -> None:
+    """Ctrl-C is for the process that was started by hand; arrays are small, more threads would only be in the way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _pool(workers: int) -> Iterator[Runner]:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # inherited by the workers
+        os.environ.setdefault(name, "1")
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _quiet_worker)
+
+    class Pool:
+        def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+            waiting = {pool.submit(function, job) for job in jobs}
+            try:
+                for done in as_completed(set(waiting)):
+                    waiting.discard(done)
+                    yield done.result()
+            except BrokenProcessPool as error:
+                raise UserError(
+                    "A worker was killed from outside, most often for want of memory: repeat the command to go on where "
+                    "it was, with fewer --workers if it happens again."
+                ) from error
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    try:
+        yield Pool()
+    except BaseException:
+        for process in list((pool._processes or {}).values()):  # what they write is put in place whole or not at all
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextlib.contextmanager
+def _ray(workers: int) -> Iterator[Runner]:
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("--engine ray needs Ray: `pip install 'unlabeled[scale]'`.") from error
+    started = not ray.is_initialized()
+    if started:  # RAY_ADDRESS names a cluster; without one Ray starts here
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+
+    class Cluster:
+        def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+            task = ray.remote(function)
+            most = workers or int(ray.cluster_resources().get("CPU", 1))
+            waiting: list[Any] = []
+            for job in jobs:
+                if len(waiting) >= 2 * most:
+                    done, waiting = ray.wait(waiting)
+                    yield ray.get(done[0])
+                waiting.append(task.remote(job))
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                yield ray.get(done[0])
+
+    try:
+        yield Cluster()
+    finally:
+        if started:
+            ray.shutdown()
