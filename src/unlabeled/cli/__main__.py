@@ -25,6 +25,7 @@ COMMANDS = {
     "sample": "draw new examples from a trained run",
     "export": "write a trained model for other tools: hf, onnx",
     "report": "write the page of a run again",
+    "curate": "clean, deduplicate and mix raw text by published rules, with a ledger",
     "methods": "list the systems, or describe one",
     "data": "list, fetch and look at data",
     "doctor": "say what this machine has and what to fix",

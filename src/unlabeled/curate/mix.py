@@ -15,16 +15,14 @@ means; ours are exact for whole numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from unlabeled.core.errors import UserError, suggest
-from unlabeled.curate.document import Document
-from unlabeled.curate.recipe import Drop
 from unlabeled.curate.words import hash_of
 
-__all__ = ["MT5", "Mix", "Row", "Split", "bucket", "copies", "held_out", "order", "splits", "value_of_next", "worth"]
+__all__ = ["MT5", "Mix", "Row", "Split", "bucket", "copies", "held_out", "order", "value_of_next", "worth"]
 
 MT5 = 1 / 0.3  # temperature of mT5; XLM-R and BERT take exponents 0.3 and 0.7 (Xue et al. 2021, section 3.1)
 
@@ -210,28 +208,10 @@ def held_out(document_id: str, share: float = 0.001) -> Split:
     """The split of a document, by a hash of its id: a share each for validation and test, 0.1 % as in The Pile (section 3.1).
 
     The Pile set documents aside after repetition and shuffling (`pass2_shuffle_holdout.py`), so that another copy might
-    lie in the training part; here all copies of a document fall on the same side.
+    lie in the training part; here all copies of a document fall on the same side. Other documents with the text of one
+    that is held out have to leave the training part still, as by its `dedupe_train.py`; near copies are not sought.
     """
     if not 0 <= share <= 0.5:
         raise UserError(f"The share held out for validation, and again for test, is from 0 to 0.5, not {share}.")
     place = _uniform("held out", document_id)
     return "validation" if place < share else "test" if place < 2 * share else "train"
-
-
-def splits(documents: Iterable[Document], share: float = 0.001) -> Iterator[tuple[Document, Split | Drop]]:
-    """Every document with its split; a training document whose text equals a held-out one gets a `Drop` in its place.
-
-    As The Pile's `dedupe_train.py`, which compares whole texts by SHA-256 (here: 64 bits of BLAKE2, then the texts). Near
-    copies are not sought. Goes over the documents twice; holds the texts that are held out.
-    """
-    held: dict[int, tuple[str, str]] = {}
-    for document in documents:
-        if held_out(document.id, share) != "train":
-            held.setdefault(hash_of(document.text), (document.text, document.id))
-    for document in documents:
-        split = held_out(document.id, share)
-        text, instead = held.get(hash_of(document.text), ("", "")) if split == "train" else ("", "")
-        if instead and text == document.text:
-            yield document, Drop("equals a held-out document", instead=instead)
-        else:
-            yield document, split

@@ -592,14 +592,14 @@ def _verdict(plan: _Plan, number: int, step: Any, task: int) -> Callable[[int, D
             return Drop(step.reason, float(found["value"][start]), instead)
         if kind == "groups":
             return None if start == stop else Drop(step.reason, instead=str(int(found["first"][start])))
-        if start == stop:
+        if start == stop and not getattr(step, "always", False):
             return None
-        count = len(step.keys(document))
-        repeated = np.zeros(count, bool)
-        repeated[found["place"][start:stop]] = True
+        mine = found[start:stop]
+        repeated = np.zeros(len(step.keys(document)), bool)
+        repeated[mine["place"]] = True
         outcome = step.settle(document, repeated)
-        if isinstance(outcome, Drop) and count == 1 and int(found["first"][start]) != place:
-            return dataclasses.replace(outcome, instead=str(int(found["first"][start])))
+        if isinstance(outcome, Drop) and repeated.all() and len(mine) and (mine["first"] == mine["first"][0]).all():
+            return dataclasses.replace(outcome, instead=str(int(mine["first"][0])))
         return outcome
 
     return settle
@@ -659,9 +659,12 @@ def _totals(
         outcomes.update(summary["outcomes"])
         written.update(summary["written"])
     rules: list[dict[str, Any]] = []
+    limits = {step.name: [_finite(step.at_least), _finite(step.at_most)] for step in _bounds(plan.recipe.steps)}
     for summaries in passed:
         for column in zip(*(s["tallies"] for s in summaries)):
-            rules.append({"rule": column[0][0], **ledger.merge(tally for _, tally in column)})
+            name = column[0][0]
+            told = ledger.merge(tally for _, tally in column)
+            rules.append({"rule": name, "limits": limits.get(name, [None, None]), **told})
     entries, rows = sum(s["entries"] for s in passed[0]), sum(f["rows"] for f in finished)
     assert entries == rows, f"{entries} things were read and {rows} are in the ledger"
     table = None
@@ -686,3 +689,14 @@ def _totals(
         "clusters": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
         "mix": table,
     }
+
+
+def _bounds(steps: Iterable[Any]) -> Iterator[Bound]:
+    for step in steps:
+        inner = step.rule if isinstance(step, Where) else step
+        if isinstance(inner, Bound):
+            yield inner
+
+
+def _finite(limit: float) -> float | None:
+    return limit if math.isfinite(limit) else None

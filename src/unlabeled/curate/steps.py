@@ -1,7 +1,8 @@
 """What a step over the corpus is: three kinds, told apart by what they can do.
 
 - "repeats": `keys(document) -> (k,) uint64` and `settle(document, repeated) -> Outcome`, where `repeated` (k,) marks the
-  keys of which a better copy lies elsewhere, or earlier in the same document. `Exact`, `Lines`.
+  keys of which a better copy lies elsewhere, or earlier in the same document. It is asked only where one is, unless
+  it says `always`. `Exact`, `Lines`.
 - "groups": `keys(document) -> (k,) uint64`; documents that share the k-th key with each other hang together, and all
   but the best of each group are dropped with `reason`. `Near`.
 - "selection": `select(corpus) -> Selection`, which sees everything at once, in one process. `Semantic`, `Prototypes`.
@@ -11,7 +12,7 @@ Common to the first two: `scope`, "all" or "source" (copies in other sources do 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from unlabeled.core.errors import UserError
@@ -32,15 +33,17 @@ def kind_of(step: Any) -> Kind:
     return "groups" if hasattr(step, "keys") else "rule"
 
 
-def rank_of(keep: str, document: Document, priority: Mapping[str, int]) -> float:
+def rank_of(keep: Keep | str | Callable[[Document], float], document: Document, priority: Mapping[str, int]) -> float:
     """The smaller, the rather a copy stays; equal ranks go by the order of reading.
 
-    keep: "earliest" in the order of reading; "longest" text; "priority" of the sources, as they were named; or
-    "best:FIELD", the greatest number in a field that came with the documents.
+    keep: "earliest" in the order of reading; "longest" text; "priority" of the sources, as they were named;
+    "best:FIELD", the greatest number in a field that came with the documents; or a function whose smallest value stays.
 
     Raises:
         UserError: where it is none of these.
     """
+    if not isinstance(keep, str):
+        return float(keep(document))
     if keep == "earliest":
         return 0.0
     if keep == "longest":

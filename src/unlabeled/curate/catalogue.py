@@ -1,0 +1,95 @@
+"""Recipes by name: the files of `curate/rules/`, or a file of the user's; mixes: the files of `recipes/`.
+
+A file ends in `RECIPE = Recipe(...)`, named after the file, or in `RECIPES = {"name": Recipe(...), ...}`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from unlabeled.core.errors import UserError, suggest
+from unlabeled.curate.mix import Mix
+from unlabeled.curate.recipe import Recipe
+
+__all__ = ["mix", "mixes", "recipe", "recipes"]
+
+RULES = Path(__file__).parent / "rules"
+MIXES = Path(__file__).parent.parent / "recipes"
+
+
+def _modules(folder: Path, package: str) -> list[ModuleType]:
+    names = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+    return [importlib.import_module(f"{package}.{name}") for name in names]
+
+
+@functools.cache
+def recipes() -> Mapping[str, Recipe]:
+    """All recipes that come along, by name."""
+    found: dict[str, Recipe] = {}
+    for module in _modules(RULES, "unlabeled.curate.rules"):
+        found.update(_recipes_of(module))
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def mixes() -> Mapping[str, Mix]:
+    """All published mixes, by name."""
+    return {m.__name__.rpartition(".")[2]: m.MIX for m in _modules(MIXES, "unlabeled.recipes") if hasattr(m, "MIX")}
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe by its name, or by the path of a Python file that ends in `RECIPE = Recipe(...)`.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if not name.endswith(".py"):
+        if name not in recipes():
+            raise UserError(
+                f"There is no recipe {name!r}{suggest(name, recipes()) or '.'} There are: {', '.join(recipes())}."
+            )
+        return recipes()[name]
+    found = _recipes_of(_load(Path(name)))
+    if not found:
+        raise UserError(f"{name} has no recipe: let it end in RECIPE = Recipe(...).")
+    return next(iter(found.values()))
+
+
+def mix(name: str) -> Mix:
+    """A published mix by name.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if name not in mixes():
+        raise UserError(f"There is no mix {name!r}{suggest(name, mixes()) or '.'} There are: {', '.join(mixes())}.")
+    return mixes()[name]
+
+
+def _recipes_of(module: ModuleType) -> dict[str, Recipe]:
+    if hasattr(module, "RECIPES"):
+        return dict(module.RECIPES)
+    return {module.RECIPE.name: module.RECIPE} if hasattr(module, "RECIPE") else {}
+
+
+def _load(path: Path) -> ModuleType:
+    """A user's file as a module that workers find again: by its name, with its folder on the path of both."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; name a Python file that ends in RECIPE = Recipe(...).")
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path.resolve():
+        return known
+    if known is not None or importlib.util.find_spec(name) is not None:
+        raise UserError(f"A module called {name} is there already; give {path} another name.")
+    sys.path.insert(0, str(path.resolve().parent))  # spawned workers take over the path
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
