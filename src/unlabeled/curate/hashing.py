@@ -83,17 +83,20 @@ def _hashes(characters: np.ndarray, white: np.ndarray) -> np.ndarray:
 def _block(characters: np.ndarray, white: np.ndarray) -> np.ndarray:
     count = len(characters)
     powers, inverses = _powers(max(1 << 14, 1 << count.bit_length()))
-    sums = np.zeros(count + 1, np.uint64)
-    values = _letters()[characters] if characters.dtype == np.uint8 else _letter(characters)
+    if characters.dtype == np.uint8:
+        values = _letters().take(characters)  # 0 for the blank
+    else:
+        values = mix(characters.astype(np.uint64))
+        values[white] = 0
     values *= powers[:count]
-    np.cumsum(values, out=sums[1:])
+    np.cumsum(values, out=values)
     spaces = np.flatnonzero(white)
-    starts, stops = np.empty(len(spaces) + 1, np.int64), np.empty(len(spaces) + 1, np.int64)
-    starts[0], starts[1:], stops[-1], stops[:-1] = 0, spaces, count, spaces
-    starts[1:] += 1
-    long = stops > starts
-    starts, stops = starts[long], stops[long]
-    return mix((sums[stops] - sums[starts]) * inverses[starts])
+    words = np.empty(len(spaces) + 1, np.uint64)  # white space is worth nothing: what is added from one to the next
+    words[:-1] = values.take(spaces)
+    words[-1] = values[-1] if count else 0
+    words[1:] -= words[:-1].copy()
+    words[1:] *= inverses[1:].take(spaces)
+    return mix(words[words != 0])
 
 
 @functools.lru_cache(maxsize=2)
@@ -111,13 +114,11 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
     return both[0], both[1]
 
 
-def _letter(code_points: np.ndarray) -> np.ndarray:
-    return mix(code_points.astype(np.uint64) + np.uint64(_PRIME))
-
-
 @functools.cache
 def _letters() -> np.ndarray:
-    return _letter(np.arange(128))
+    letters = mix(np.arange(128, dtype=np.uint64))
+    letters[32] = 0
+    return letters
 
 
 @functools.cache
