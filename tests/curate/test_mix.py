@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate.document import Document
-from unlabeled.curate.mix import MT5, Mix, bucket, copies, held_out, order, splits, value_of_next, worth
-from unlabeled.curate.recipe import Drop
+from unlabeled.curate.mix import MT5, Mix, bucket, copies, held_out, order, value_of_next, worth
 
 SIZES = {"web": 1000.0, "code": 200.0, "books": 50.0}
 some_sizes = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1, 1e15), min_size=1, max_size=6)
@@ -49,7 +47,7 @@ def test_a_budget_outdoes_the_cap_and_is_warned_of():
     assert warned[1].warning.startswith("books is repeated 20 times, worth 11.9 of fresh text")
 
 
-@given(some_sizes, st.floats(0.05, 50))
+@given(some_sizes, st.floats(0.02, 50))
 @settings(deadline=None)
 def test_temperature_follows_the_power_law_unless_capped(sizes, temperature):
     mix = Mix(temperature=temperature, most_epochs=math.inf)
@@ -87,7 +85,7 @@ def test_an_infinite_temperature_with_a_cap_is_unimax(sizes, budget, cap):
     assert got == pytest.approx(unimax(sizes, budget, cap), rel=1e-6)
 
 
-@given(some_sizes, st.floats(0.05, 50), st.floats(0.1, 10))
+@given(some_sizes, st.floats(0.02, 50), st.floats(0.1, 10))
 @settings(deadline=None)
 def test_the_budget_is_spent_as_far_as_the_cap_allows(sizes, temperature, cap):
     epochs = Mix(temperature=temperature, most_epochs=cap).epochs_of(sizes)
@@ -126,8 +124,8 @@ def test_a_source_that_the_mix_does_not_name():
         ({"epochs": {"a": -1}}, "a -1"),
         ({"weights": {"a": math.nan}}, "a nan"),
         ({"weights": {"a": 0}}, "All weights"),
-        ({"temperature": 0}, "above 0"),
-        ({"temperature": math.nan}, "above 0"),
+        ({"temperature": 0}, "from 0.01"),
+        ({"temperature": math.nan}, "from 0.01"),
         ({"weights": {"a": 1}, "most_epochs": 0}, "most_epochs"),
         ({"weights": {"a": 1}, "bytes": 0}, "wants 0 bytes"),
         ({"epochs": {"a": 1}, "bytes": 5}, "leave bytes out"),
@@ -215,18 +213,3 @@ def test_held_out_shares():
     assert {held_out(f"{i}", 0) for i in range(1000)} == {"train"}
     with pytest.raises(UserError, match="from 0 to"):
         held_out("a", 0.6)
-
-
-def test_training_documents_that_equal_a_held_out_one_go():
-    held = next(f"h{i}" for i in range(10_000) if held_out(f"h{i}") == "test")
-    train = [f"t{i}" for i in range(40) if held_out(f"t{i}") == "train"]
-    documents = [
-        Document(train[0], "same"),
-        Document(held, "same"),
-        Document(train[1], "same "),
-        Document(train[2], "else"),
-    ]
-    got = [outcome for _, outcome in splits(documents)]
-    assert isinstance(got[0], Drop) and got[0].instead == held
-    assert got[1:] == ["test", "train", "train"]
-    assert [outcome for _, outcome in splits(documents, share=0)] == ["train"] * 4

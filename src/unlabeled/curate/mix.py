@@ -103,8 +103,10 @@ class Mix:
                 raise UserError(f"The mix gives {name} {value}; give a number of 0 or more.")
         if self.weights is not None and sum(self.weights.values()) <= 0:
             raise UserError("All weights of the mix are 0; give one source more.")
-        if self.temperature is not None and not self.temperature > 0:
-            raise UserError(f"The temperature of a mix is above 0, not {self.temperature}.")
+        if self.temperature is not None and not self.temperature >= 0.01:
+            raise UserError(
+                f"The temperature of a mix is from 0.01 (the largest source alone) up, not {self.temperature}."
+            )
         if not self.most_epochs > 0:
             raise UserError(f"most_epochs is above 0, not {self.most_epochs}.")
         if self.bytes is not None and not (math.isfinite(self.bytes) and self.bytes > 0):
@@ -170,15 +172,15 @@ class Mix:
 
     def _by_temperature(self, sizes: Mapping[str, float]) -> dict[str, float]:
         exponent = 1 / (self.temperature or 1.0)
-        largest = max(sizes.values(), default=1.0)
-        pull = {s: math.exp(exponent * math.log(n / largest)) for s, n in sizes.items()}
+        log = {s: math.log(n) for s, n in sizes.items()}
         left = self.bytes or math.fsum(sizes.values())
         # Sources fill up in the order in which they reach most_epochs; what is left is shared among those after them.
+        filling = sorted(sizes, key=lambda s: ((1 - exponent) * log[s], s))
         epochs: dict[str, float] = {}
-        behind = math.fsum(pull.values())
-        for s in sorted(sizes, key=lambda s: (sizes[s] / pull[s] if pull[s] else math.inf, s)):
-            share = min(left * pull[s] / behind if behind > 0 else 0.0, self.most_epochs * sizes[s])
-            epochs[s], left, behind = share / sizes[s], left - share, behind - pull[s]
+        for i, s in enumerate(filling):
+            others = math.fsum(math.exp(min(700.0, exponent * (log[other] - log[s]))) for other in filling[i:])
+            taken = min(left / others, self.most_epochs * sizes[s])
+            epochs[s], left = taken / sizes[s], left - taken
         return epochs
 
 
