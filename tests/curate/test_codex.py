@@ -138,7 +138,7 @@ def test_limits_themselves_are_allowed(name):
 
 
 def test_limits_of_single_recipes():
-    size = RECIPES["code-codex"].steps[0]
+    size = rules_of(RECIPES["code-codex"])[0]
     assert size(document("a" * 999_999)) is None and size(document("a" * 1_000_000)) is not None
     four = "def a():\n" + "b = 1\n" * 4
     assert (
@@ -224,6 +224,25 @@ def test_characters_per_token(tmp_path):
     assert judge(recipe, document(CODE)) == "characters_per_token below 1.5"  # a token a byte
     with pytest.raises(UserError, match="no tokenizer"):
         judge(codeparrot(str(tmp_path / "none")), document(CODE))
+
+
+# ---- copies ----
+
+
+def test_copies_of_codeparrot():
+    same, near = codeparrot().steps[0], codeparrot().steps[-1]
+    assert np.array_equal(same.keys(document(CODE)), same.keys(document("\n\n" + CODE + " ")))
+    assert not np.array_equal(same.keys(document(CODE)), same.keys(document(CODE.replace("  ", " "))))
+    names = [f"name_{i}" for i in range(100)]
+    whole = near.signature(document(" + ".join(names)))
+    assert np.array_equal(whole, near.signature(document("(" + ")(".join(names[::-1] * 2) + ")")))  # a set of tokens
+    agree = np.mean(whole == near.signature(document(" ".join(names[:85]))))  # Jaccard 0.85
+    assert abs(agree - 0.85) < 4 * (0.85 * 0.15 / len(whole)) ** 0.5
+    assert (
+        len(whole) == 247
+        and not len(near.keys(document("a = b + c * d - e / f ** g % h // i")))
+        and len(near.keys(document(CODE)))
+    )
 
 
 # ---- comments and HTML ----
