@@ -46,9 +46,10 @@ _ATOM_BEGINS = re.compile(rf"\b[{re.escape(_ATOM)}]")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _AT_DOMAIN = re.compile(rf"@(?:(?:{_LABEL}\.)+{_LABEL}|\[(?:{_BYTE}\.){{3}}(?:{_BYTE}|[A-Za-z0-9-]*[A-Za-z0-9]:)])")
 
-_MARKS = r".\s@,?!;:)("
-_DOLMA_EMAIL = re.compile(rf"[{_MARKS}]*([^\s@]+@[^{_MARKS[1:]}]+?)[{_MARKS}]?[\s\n\r]")
-_DOLMA_BEFORE = re.compile(rf"[{_MARKS}]*[^\s@]+\Z")
+# Dolma's pattern, before (backwards) and after the @; the marks around an address go with it.
+_MARKS = ".@,?!;:)("
+_DOLMA_BEFORE = re.compile(rf"([^\s@]+)[\s{_MARKS}]*")
+_DOLMA_AT_DOMAIN = re.compile(rf"@([^\s{_MARKS[1:]}]+?)[\s{_MARKS}]?\s")
 _DOLMA_PHONE = re.compile(r"(?<=[^\S\n])\(?\d{3}\)?[-. ]*\d{3}[-. ]?\d{4}")
 _LONGEST_EMAIL = 320  # characters on a side
 _MANY_QUESTIONS = 10_000  # question marks; Dolma leaves such a document alone
@@ -163,12 +164,11 @@ def _dolma_emails(text: str) -> Iterator[tuple[int, int]]:
         newline = text.find("\n", at, at + _LONGEST_EMAIL)
         end = newline + 1 if newline >= 0 else min(len(text), at + _LONGEST_EMAIL)
         after = at + 1
-        before = _DOLMA_BEFORE.search(text, begin, at)
-        if before and (match := _DOLMA_EMAIL.match(text, before.start(), end)):
-            after = done = match.end()
-            name, _, domain = match[1].partition("@")
-            if name.strip() != "(" and "." in domain:
-                yield match.span()
+        before = _DOLMA_BEFORE.match(text[begin:at][::-1])
+        if before and (domain := _DOLMA_AT_DOMAIN.match(text, at, end)):
+            after = done = domain.end()
+            if "." in domain[1] and (before[1][0] != "(" or before[1].strip(_MARKS)):
+                yield at - before.end(), after
         at = text.find("@", after)
 
 
