@@ -39,6 +39,8 @@ def source(name_or_path: str | Path) -> Source:
             if (found := builtin.open_builtin(name_or_path)) is not None:
                 return found
         if path.is_dir():
+            if (path / "curate.json").is_file() and (path / "corpus").is_dir():  # what `unlabeled curate` has made
+                path = path / "corpus"
             found = _open_folder(path)
         elif path.is_file():
             found = _open_file(path)
