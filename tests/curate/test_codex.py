@@ -108,7 +108,7 @@ def test_each_rule_has_a_file_that_it_alone_drops(name, reason):
     assert [o.reason for o in outcomes if o is not None] == [reason]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ONLY)
 def test_every_reason_is_tried_and_plain_code_stays(name):
     assert judge(RECIPES[name], document(CODE)) is None
     limits = 0
@@ -120,7 +120,7 @@ def test_every_reason_is_tried_and_plain_code_stays(name):
     assert len(ONLY[name]) == limits
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ONLY)
 def test_limits_themselves_are_allowed(name):
     comment = "# " + "w" * 98  # 100 characters a line: a mean of exactly 100
     even = document("\n".join([comment, "for a = = = = = in " + "w" * 81]))
@@ -135,6 +135,10 @@ def test_limits_themselves_are_allowed(name):
     exact = "abcd " + "=" * 10 + "#"
     assert codex.alphanumeric_share(document(exact)) == 0.25
     assert codex.ALPHANUMERIC(document(exact)) is None and codex.ALPHANUMERIC(document(exact + "=")) is not None
+
+
+def test_codex_is_the_short_name():
+    assert RECIPES["codex"] is RECIPES["code-codex"] and set(RECIPES) == {*ONLY, "codex"}
 
 
 def test_limits_of_single_recipes():

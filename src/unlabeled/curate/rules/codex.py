@@ -1,6 +1,6 @@
 """Files of source code: Codex's filter, and the three open filters that grew out of it.
 
-- code-codex: Chen et al. 2021 (arXiv 2107.03374), section 3.1: unique Python files below 1 MB, without those that are
+- code-codex (also: codex): Chen et al. 2021 (arXiv 2107.03374), section 3.1: unique Python files below 1 MB, without those that are
   likely generated, have a mean line above 100 or a line above 1000, or few letters and digits. How generated files were
   told and how few is few is not published; for both we take CodeParrot's reading.
 - code-codeparrot: huggingface/transformers, examples/research_projects/codeparrot/scripts, `preprocessing.py` and
@@ -336,3 +336,4 @@ RECIPES = {
         paper="https://github.com/togethercomputer/RedPajama-Data",
     ),
 }
+RECIPES["codex"] = RECIPES["code-codex"]

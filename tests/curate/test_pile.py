@@ -1,0 +1,164 @@
+"""The Pile's table, its rules by component, and the other published mixes."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlabeled.curate.document import Document
+from unlabeled.curate.near import optimal
+from unlabeled.curate.recipe import Drop
+from unlabeled.curate.rules.pile import RECIPE, Pareto, pile, scored_text
+from unlabeled.recipes import bloomberg_gpt, med_palm, replit
+from unlabeled.recipes.pile import COMPONENTS, MIX
+
+RULES = RECIPE.steps[:-1]
+
+
+def dropped(document):
+    return [outcome.reason for rule in RULES if isinstance(outcome := rule(document), Drop)]
+
+
+# ---- the table ----
+
+
+def test_the_weights_are_sizes_times_epochs_to_the_last_printed_digit():
+    # raw sizes with one digit more than printed: the effective size over the epochs, which rounds to the printed one
+    sizes = {name: effective / epochs for name, (_, _, epochs, effective, _) in COMPONENTS.items()}
+    for name, (raw, *_) in COMPONENTS.items():
+        assert abs(sizes[name] - raw) <= 0.0050001, name
+    table = MIX.table(sizes)
+    assert len(table) == 22 and [row.source for row in table] == list(COMPONENTS)
+    for row in table:
+        assert f"{100 * row.weight:.2f}" == f"{COMPONENTS[row.source][1]:.2f}", row
+    assert f"{sum(row.effective for row in table):.2f}" == "1254.20" and not any(row.warning for row in table)
+
+
+def test_the_printed_raw_sizes_give_all_weights_but_two():
+    raw = {name: values[0] for name, values in COMPONENTS.items()}
+    assert sum(raw.values()) == pytest.approx(825.18)
+    table = MIX.table(raw)
+    assert f"{sum(row.effective for row in table):.1f}" == "1254.2"
+    off = {r.source for r in table if f"{100 * r.weight:.2f}" != f"{COMPONENTS[r.source][1]:.2f}"}
+    assert off == {"PubMed Central", "Youtube Subtitles"}
+
+
+def test_documents_of_the_mean_size_are_drawn_by_weight():
+    """1e5 draws of a source by its weight: the shares lie within 3 sigma, as the reader of the mixed corpus sees them."""
+    from unlabeled.curate.mix import copies, order
+
+    counts = {name: round(400 * raw) for name, (raw, *_) in COMPONENTS.items()}  # documents of equal size
+    epochs, weight = MIX.epochs_of(counts), {r.source: r.weight for r in MIX.table(counts)}
+    stream = sorted(
+        (order(f"{name}/{i}", copy), name)
+        for name, count in counts.items()
+        for i in range(0, count)
+        for copy in range(copies(f"{name}/{i}", epochs[name]))
+    )
+    assert len(stream) == pytest.approx(400 * 1254.2, rel=0.001)
+    first = [name for _, name in stream[:100_000]]
+    for name, p in weight.items():
+        assert abs(first.count(name) - 1e5 * p) < 3 * math.sqrt(1e5 * p * (1 - p)), name
+
+
+def test_the_recipe_takes_other_sources_once():
+    assert RECIPE.mix.epochs_of({"Wikipedia (en)": 5.0, "letters": 9.0}) == {"Wikipedia (en)": 3.0, "letters": 1.0}
+    assert RECIPE.hold_out == 0.001 and RECIPE.extract == "justext"
+
+
+# ---- the rules ----
+
+
+@pytest.mark.parametrize("alpha", [3.0, 9.0])
+@pytest.mark.parametrize("score", [0.0, 0.5, 0.9, 1.0])
+def test_a_pareto_draw_keeps_the_share_that_its_distribution_says(alpha, score):
+    rule = Pareto(lambda document: score, alpha)
+    kept = sum(rule(Document(f"{i}", "")) is None for i in range(4000))
+    p = (2 - score) ** -alpha
+    assert abs(kept - 4000 * p) <= 3 * math.sqrt(4000 * p * (1 - p)) + 1e-9
+    drawn = np.random.default_rng(0).pareto(alpha, 4000) > 1 - score  # as the authors draw
+    assert abs(drawn.sum() - kept) <= 4.5 * math.sqrt(2 * 4000 * p * (1 - p)) + 1e-9
+
+
+def test_better_pages_stay_wherever_worse_ones_do():
+    for i in range(500):
+        kept = [Pareto(lambda d, s=s: s)(Document(f"{i}", "")) is None for s in (0.1, 0.4, 0.8, 1.0)]
+        assert kept == sorted(kept) and kept[-1]
+
+
+def test_each_component_has_its_own_rules():
+    bad = {"quality": 0.0, "score": 2, "stars": 100, "url": "http://a.b"}
+    good = {"quality": 1.0, "score": 3, "stars": 101, "url": "http://a.b"}
+    doc = next(f"{i}" for i in range(99) if dropped(Document(f"{i}", "a", "Pile-CC", bad)))
+    expected = {
+        "Pile-CC": "score below a Pareto draw",
+        "a crawl of mine": "score below a Pareto draw",
+        "OpenWebText2": "reddit_score below 3",
+        "Github": "stars below 101",
+    }
+    for source in (*COMPONENTS, "a crawl of mine"):
+        assert dropped(Document(doc, "a", source, bad)) == ([expected[source]] if source in expected else []), source
+        assert dropped(Document(doc, "a", source, good)) == dropped(Document(doc, "a", source)) == []
+    assert dropped(Document("a", "é" * 499_999, "Github")) == []
+    assert dropped(Document("a", "é" * 500_000, "Github")) == ["bytes_of above 999999"]
+    assert dropped(Document("a", "é" * 500_000, "ArXiv")) == []
+
+
+def test_near_duplicates_are_sought_on_the_web_alone():
+    near = RECIPE.steps[-1]
+    assert (near.bands, near.rows) == optimal(0.5, 10) and near.shingle == 5 and near.scope == "source"
+    text = "one two three four five six seven eight"
+    keys = [near.keys(Document("a", text, source)) for source in ("Pile-CC", "OpenWebText2", "ArXiv")]
+    assert len(keys[0]) == 3 and np.array_equal(keys[0], keys[1]) and not len(keys[2])
+
+
+def test_what_the_classifier_sees():
+    assert scored_text("a\nb\rc") == "a b c"
+    text = "".join(chr(0x4E00 + i) for i in range(5000))
+    assert scored_text(text) == text[2500:4000] and scored_text(text[:3000]) == text[1500:3000]
+
+
+def test_a_trained_score_may_be_given():
+    assert pile(lambda document: 0.0).steps[0].rule.measure(Document("a", "")) == 0.0
+
+
+@given(st.text(max_size=50), st.sampled_from([*COMPONENTS, "", "x"]), st.dictionaries(
+    st.sampled_from(["quality", "score", "stars", "url"]), st.one_of(st.none(), st.text(max_size=3), st.floats(), st.integers())
+))  # fmt: skip
+def test_nothing_that_documents_say_of_themselves_makes_a_rule_fail(text, source, about):
+    document = Document(text, text, source, about)
+    for rule in RULES:
+        assert rule(document) is None or isinstance(rule(document), Drop)
+    assert len(RECIPE.steps[-1].keys(document)) in (0, 3)
+
+
+# ---- the other mixes ----
+
+
+def test_bloomberg_gpt_is_half_finance():
+    shares = bloomberg_gpt.MIX.weights
+    finance = [shares[name] for name in ("Web", "News", "Filings", "Press", "Bloomberg")]
+    assert round(sum(finance), 2) == 51.27 and round(sum(shares.values()), 2) == 100.00
+    tokens = {name: t for name, (t, _) in bloomberg_gpt.TOKENS.items()}
+    assert sum(tokens.values()) == 710  # of rounded parts; the whole is 708
+    # the shares are those of the tokens: every source is taken once, but for rounding to whole billions
+    epochs = bloomberg_gpt.MIX.epochs_of(tokens)
+    assert max(epochs.values()) / min(epochs.values()) < 1.15
+
+
+def test_replit_takes_twenty_languages_three_times():
+    assert len(set(replit.LANGUAGES)) == 20
+    assert set(replit.MIX.epochs_of(dict.fromkeys(replit.LANGUAGES, 175 / 20)).values()) == {3.0}
+    assert sum(row.effective for row in replit.MIX.table(dict.fromkeys(replit.LANGUAGES, 175 / 20))) == pytest.approx(
+        525
+    )
+
+
+def test_med_palm_repeats_its_long_answers():
+    examples = {name: n for name, (n, _) in med_palm.EXAMPLES.items()}
+    assert sum(med_palm.MIX.weights.values()) == pytest.approx(100)
+    epochs = med_palm.MIX.epochs_of(examples)
+    assert epochs["HealthSearchQA"] / epochs["MedQA"] == pytest.approx(106, abs=0.5)
+    assert max(epochs.values()) == pytest.approx(4)
