@@ -1,7 +1,7 @@
 """Files of source code: Codex's filter, and the three open filters that grew out of it.
 
-- code-codex (also: codex): Chen et al. 2021 (arXiv 2107.03374), section 3.1: unique Python files below 1 MB, without those that are
-  likely generated, have a mean line above 100 or a line above 1000, or few letters and digits. How generated files were
+- code-codex, or codex: Chen et al. 2021 (arXiv 2107.03374), section 3.1: unique Python files below 1 MB, without those that
+  are likely generated, have a mean line above 100 or a line above 1000, or few letters and digits. How generated files were
   told and how few is few is not published; for both we take CodeParrot's reading.
 - code-codeparrot: huggingface/transformers, examples/research_projects/codeparrot/scripts, `preprocessing.py` and
   `arguments.py`, from which every keyword and number here was checked (0.25, 0.7, 5 lines, 5 %, 4 assignments). The
