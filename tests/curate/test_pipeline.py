@@ -83,7 +83,7 @@ def heap(folder: Path, count: int = 40) -> Path:
     for i in range(count):
         (folder / "books" / f"{i:03d}.txt").write_text(prose(1000 + i))
     (folder / "books" / "copy.txt").write_text(prose(3))
-    (folder / "books" / "broken.txt").write_bytes(b"\xff\xfe\xfd broken \x80")
+    (folder / "books" / "broken.txt").write_bytes(b"caf\xe9, in Latin-1")
     return folder
 
 
@@ -316,7 +316,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Its limits: length\.at_least"):
         RECIPE.but({"lenght.at_least": 3})
     with pytest.raises(UserError, match="cannot be sent to workers"):
-        curate(data, Recipe("local", [Edit(lambda document: None)]), tmp_path / "local", workers=2)
+        curate(data, Recipe("local", [Edit(lambda document: None)]), tmp_path / "local", workers=2, task_bytes=1000)
     with pytest.raises(UserError, match="There is no recipe 'c5'"):
         recipe_of("c5")
 

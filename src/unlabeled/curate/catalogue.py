@@ -83,12 +83,11 @@ def _load(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(f"There is no file {path}; name a Python file that ends in RECIPE = Recipe(...).")
     name = path.stem
-    known = sys.modules.get(name)
-    if known is not None and Path(getattr(known, "__file__", None) or "").resolve() == path.resolve():
-        return known
-    if known is not None or importlib.util.find_spec(name) is not None:
+    found = importlib.util.find_spec(name)
+    if found is not None and Path(found.origin or "").resolve() != path.resolve():
         raise UserError(f"A module called {name} is there already; give {path} another name.")
-    sys.path.insert(0, str(path.resolve().parent))  # spawned workers take over the path
+    if found is None:
+        sys.path.insert(0, str(path.resolve().parent))  # spawned workers take over the path
     try:
         return importlib.import_module(name)
     except Exception as error:

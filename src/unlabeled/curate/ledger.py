@@ -161,8 +161,8 @@ def explain(out: Path, id: str) -> str:
     if not found:
         import pyarrow.parquet as pq
 
-        first = next((out / "ledger").glob("*.parquet"))
-        some = pq.ParquetFile(first).read_row_group(0, columns=["id"]).column("id")[:3].to_pylist()
+        parts = map(pq.ParquetFile, sorted((out / "ledger").glob("part-*.parquet")))
+        some = next((b.column("id").to_pylist() for p in parts for b in p.iter_batches(3, columns=["id"])), [])
         raise UserError(
             f"There is no document {id!r} in the ledger of {out}; ids look like {', '.join(map(repr, some))}."
         )

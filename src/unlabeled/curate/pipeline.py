@@ -102,6 +102,8 @@ def curate(
 def _with_extraction(recipe: Recipe) -> Recipe:
     from unlabeled.curate.extract import extract
 
+    if not recipe.extract:
+        return recipe
     return dataclasses.replace(recipe, steps=[Edit(functools.partial(extract, by=recipe.extract)), *recipe.steps])
 
 

@@ -141,7 +141,7 @@ class Recipe:
     mix: how the sources are weighted at the end (`mix.Mix`), or None. hold_out: share kept for validation, and again
         for test.
     words: how texts are split into words, "plain" (ours) or "spacy" (blank English of spaCy, as datatrove counts).
-    extract: what turns HTML into text, "resiliparse", "trafilatura" or "justext".
+    extract: what turns HTML into text, "resiliparse", "trafilatura" or "justext"; "" leaves it as it is.
     """
 
     name: str
@@ -151,7 +151,7 @@ class Recipe:
     mix: Any = None
     hold_out: float = 0.0
     words: Literal["plain", "spacy"] = "plain"
-    extract: Literal["resiliparse", "trafilatura", "justext"] = "resiliparse"
+    extract: Literal["resiliparse", "trafilatura", "justext", ""] = "resiliparse"
 
     def but(self, limits: Mapping[str, float]) -> Recipe:
         """The same recipe with other limits: {"symbol_share.at_most": 0.2}.
