@@ -13,7 +13,9 @@ does not; its test whether an IP address lies in a URL never holds (the pattern 
 is left out.
 
 Not complete, and not meant to be: names, postal addresses, IPv6, obfuscated mail ("name at host") and telephone numbers
-outside the United States stay. Nor exact: "1.2.3.4" is a public address even where it numbers a version.
+outside the United States stay. Nor exact. Of 40 public IPv4 addresses drawn from the kernel's documentation 23 were
+numbers of sections and versions ("2.6.8.1"), of 40 from the bodies of SpamAssassin's mails 3; of 25 telephone numbers
+drawn from the former none was one (hexadecimal dumps), of 25 from the latter all but one: mask prose, not code.
 """
 
 from __future__ import annotations
