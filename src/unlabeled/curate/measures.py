@@ -32,11 +32,13 @@ __all__ = [
     "duplicate_paragraphs",
     "ellipses_per_word",
     "ellipsis_lines",
+    "filled_lines",
     "hashes_per_word",
     "mean_word_length",
     "newlines_per_word",
     "punctuated_lines",
     "repeated_line_characters",
+    "rolled_ngrams",
     "sentences",
     "short_lines",
     "stop_words",
@@ -135,11 +137,7 @@ def top_ngram(document: Document, n: int) -> float:
     ids = document.words.ids
     if len(ids) < n:
         return 0.0
-    hashes = document.words.hashes
-    grams = hashes[: len(hashes) - n + 1].copy()
-    for shift in range(1, n):
-        grams *= _ODD
-        grams += hashes[shift : len(hashes) - n + 1 + shift]
+    grams = rolled_ngrams(document.words.hashes, n)
     repeated, counts = _repeated(grams)
     most, place = 1, 0  # nothing repeats: all are most frequent, and the first comes first
     if len(repeated):
@@ -195,6 +193,16 @@ def newlines_per_word(document: Document) -> float:
 def filled_lines(document: Document) -> float:
     """Lines that are not blank."""
     return len(_filled_lines(document))
+
+
+def rolled_ngrams(hashes: np.ndarray, n: int) -> np.ndarray:
+    """(words - n + 1,) uint64, hashes of n neighbouring words each; hashes: (words,) uint64 of at least n words."""
+    number = len(hashes) - n + 1
+    grams = hashes[:number].copy()
+    for shift in range(1, n):
+        grams *= _ODD
+        grams += hashes[shift : number + shift]
+    return grams
 
 
 def _share(part: float, whole: int) -> float:
