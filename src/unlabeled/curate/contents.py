@@ -109,7 +109,11 @@ class Content:
             )
         if torn and content:  # what came before the break is a document too, up to its last whole line
             whole_lines = content[: content.rfind(b"\n") + 1]
-            yield self._document(self.name, text_of(whole_lines or content, kind), kind)
+            try:
+                text = text_of(whole_lines or content, kind)
+            except BadRecord as error:
+                raise BadRecord(torn) from error
+            yield self._document(self.name, text, kind)
             yield Quarantined(f"{self.name}:rest", torn)
         elif torn:
             raise BadRecord(torn)
@@ -203,6 +207,8 @@ class Content:
                     file = tar.extractfile(info)
                     assert file is not None  # a regular file
                     yield from self._inside(info.name, info.size, plain_errors(file.read), seen)
+                if reader.given < tar.offset + tarfile.BLOCKSIZE:  # tarfile takes this for an end
+                    raise BadRecord("breaks off: the mark of its end is missing")
         except (BadRecord, UserError):
             raise
         except Exception as error:  # tarfile has its own kinds, and lets through those of what it calls

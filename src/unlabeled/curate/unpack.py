@@ -128,6 +128,8 @@ def unpacked(blocks: Iterable[bytes], codec: str, limit: int) -> Iterator[bytes]
                 data, unpacker, began = unpacker.rest, None, True
     if unpacker is not None:
         raise BadRecord(f"breaks off within what {codec} packed")
+    if not budget.used:
+        raise BadRecord("unpacks to nothing")
 
 
 class _Zlib:
@@ -212,6 +214,7 @@ class Reader:
         self._blocks = iter(blocks)
         self._held, self._at = b"", 0
         self._error: BadRecord | None = None
+        self.given = 0  # bytes that were read so far
 
     def _more(self) -> bool:
         try:
@@ -236,7 +239,9 @@ class Reader:
                 left -= len(piece)
             elif not self._more():
                 break
-        return self._checked(b"".join(pieces)) if size else b""
+        data = b"".join(pieces)
+        self.given += len(data)
+        return self._checked(data) if size else b""
 
     def line(self, limit: int) -> bytes:
         """Up to and with the next line end, or `limit` bytes; nothing at the end."""
