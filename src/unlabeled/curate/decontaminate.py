@@ -9,8 +9,10 @@ defines a gram. Three published ways (`mode`):
   made several. The paper also passed over runs found in more than 10 training documents, which takes a
   pass of its own and is not done here. The Janitor of lm-evaluation-harness, often taken for this rule, drops a
   document at its tenth run, not at its eleventh piece: one copied sentence of 22 words is enough for that.
-- "datatrove" (0.10.1, `NGramsDecontFilter`): a document with 12 words in a row goes. There only runs that
-  reach into the answer count by default; here those of the question do as well. It splits words by spaCy.
+- "datatrove" (0.10.1, `NGramsDecontFilter`): a document with 12 words in a row goes. Words are those of its
+  `simplify_text`: marks of punctuation separate them, and every number is 0, so that 12 numbers in a row are a copy of
+  any other 12. There the words are split once more by spaCy (contractions, mostly), and of an item only runs that
+  reach into the answer count by default; here those of the question do as well.
 - "llama3" (Dubey et al. 2024, section 5.1.4, after Singh et al. 2024, arXiv 2411.03923): an item is contaminated where a
   share of its words is in runs of 8 that occur in the corpus. The paper reports that and removes nothing; here a
   document goes that covers such a share of an item by itself. The paper chooses the share for each set by its effect
@@ -36,10 +38,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from unlabeled.core.errors import UserError
+from unlabeled.curate.compat import _simplified
 from unlabeled.curate.document import Document
 from unlabeled.curate.hashing import folded, mix, rolled
 from unlabeled.curate.recipe import Drop, Edited, Outcome
-from unlabeled.curate.words import fold
+from unlabeled.curate.words import fold, hash_of
 
 __all__ = ["Contaminated", "Decontaminate"]
 
@@ -48,6 +51,7 @@ Mode = Literal["gpt3", "datatrove", "llama3"]
 _NGRAM = {"gpt3": 13, "datatrove": 12, "llama3": 8}
 _SHORTEST = 8  # words of an item or a field that is sought; the least N of GPT-3, appendix C
 _WINDOW, _PIECE, _PIECES = 200, 200, 10  # characters around a run, characters of a piece, pieces: GPT-3, appendix C
+_REMEMBERED = 1 << 18  # words whose hashes are kept, about 30 MB
 _ROWS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 
 
@@ -97,13 +101,14 @@ class Decontaminate:
             UserError: where a set cannot be read or has nothing in it.
         """
         sets = [(name, list(_items(path, self.fields))) for name, path in _named(self.against)]
-        digest = hashlib.sha256(json.dumps([self.ngram, sets]).encode()).hexdigest()[:16]
+        form = "datatrove" if self.mode == "datatrove" else "folded"
+        digest = hashlib.sha256(json.dumps([form, self.ngram, sets]).encode()).hexdigest()[:16]
         place = Path(folder) / f"evaluation-{digest}"
         if not place.is_dir():
             partial = place.with_name(f".{place.name}")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            _write(sets, self.ngram, partial)
+            _write(sets, self.ngram, form, partial)
             partial.rename(place)
         return replace(self, folder=str(place))
 
@@ -191,6 +196,7 @@ class _Index:
         about = json.loads((folder / "items.json").read_text())
         self.items: list[dict[str, Any]] = about["items"]
         self.lengths: list[int] = about["lengths"]
+        self.words = _FORMS[about["form"]]
         # One bit in 16 or fewer is set, so that most runs are refused by one look into a small table.
         self._bits = min(26, max(10, (16 * len(self.hashes)).bit_length()))
         self._known = np.zeros(1 << self._bits, np.bool_)
@@ -198,7 +204,7 @@ class _Index:
 
     def runs(self, text: str) -> np.ndarray:
         """(k,) RUN, the runs of a text that are in the index, in order of their first words."""
-        words, found = folded(text), []
+        words, found = self.words(text), []
         for length in self.lengths:
             if len(words) < length:
                 continue
@@ -247,16 +253,37 @@ def _grams(words: np.ndarray, length: int) -> np.ndarray:
     return mix(rolled(words, length) + np.uint64(length))
 
 
+class _Hashes(dict[str, int]):
+    """Hashes of words, remembered."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        self[word] = found = hash_of(word)
+        return found
+
+
+_HASHES = _Hashes()
+
+
+def _simple(text: str) -> np.ndarray:
+    """(n,) uint64, hashes of the words as datatrove compares them, but for what spaCy would split."""
+    return np.fromiter(map(_HASHES.__getitem__, _simplified(text).split()), np.uint64)
+
+
+_FORMS = {"folded": folded, "datatrove": _simple}
+
+
 def _spans(text: str) -> list[tuple[int, int]]:
     """First character and end of each word that `folded` counts."""
     return [match.span() for match in re.finditer(r"\S+", text) if fold(match.group())]
 
 
-def _write(sets: Sequence[tuple[str, list[tuple[str, list[str]]]]], ngram: int, folder: Path) -> None:
+def _write(sets: Sequence[tuple[str, list[tuple[str, list[str]]]]], ngram: int, form: str, folder: Path) -> None:
     items, hashes, rows = [], [np.empty(0, np.uint64)], [np.empty((0, 3), np.int64)]
     for name, members in sets:
         for id, strings in members:
-            parts = [folded(string) for string in strings]
+            parts = [_FORMS[form](string) for string in strings]
             words = np.concatenate([*parts, np.empty(0, np.uint64)])
             wanted = [(words, 0, ngram)] if len(words) >= ngram else []
             ends = np.cumsum([len(part) for part in parts], dtype=np.int64).tolist()
@@ -276,7 +303,7 @@ def _write(sets: Sequence[tuple[str, list[tuple[str, list[str]]]]], ngram: int, 
     np.save(folder / "hashes.npy", unique)
     np.save(folder / "starts.npy", np.append(starts, len(every)).astype(np.int64))
     np.save(folder / "occurrences.npy", occurrences[order])
-    about = {"lengths": np.unique(occurrences[:, 2]).tolist(), "items": items}
+    about = {"form": form, "lengths": np.unique(occurrences[:, 2]).tolist(), "items": items}
     (folder / "items.json").write_text(json.dumps(about))
 
 
