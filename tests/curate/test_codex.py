@@ -271,6 +271,9 @@ def test_the_visible_text_of_html():
         "<!doctype html><!-- no -->e": 1,
         "<script/>f": 1,
         "<![CDATA[gh]]>": 2,
+        "<p>i</p>\n\n  <p>j</p>": 3,  # white space between tags is one character, as BeautifulSoup has it
+        "<pre>\n  \n</pre><!-- --> \n": 5,
+        "k<template>l<p>m</p></template><ruby>n<rt>o</rt></ruby>": 2,
         "": 0,
     }.items():
         assert codex.visible(document(html, "a.html")) == seen, html
