@@ -60,7 +60,7 @@ def kmeans(
         rows = torch.randperm(len(points), generator=draw)[: sample * k].sort().values
         points = points[rows.to(points.device)]
     points = F.normalize(points.float(), dim=1) if spherical else points.float()
-    if not bool(torch.isfinite(points.sum())):
+    if not bool(torch.isfinite(points).all()):
         raise UserError("The vectors to cluster are not finite; the network that made them has failed.")
     still = tolerance * float(points.var(0, correction=0).mean())
     found: list[Clusters] = []
