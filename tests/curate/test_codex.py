@@ -139,6 +139,7 @@ def test_limits_themselves_are_allowed(name):
 
 def test_codex_is_the_short_name():
     assert RECIPES["codex"] is RECIPES["code-codex"] and set(RECIPES) == {*ONLY, "codex"}
+    assert not any(recipe.extract for recipe in RECIPES.values())  # HTML is source code here
 
 
 def test_limits_of_single_recipes():

@@ -21,7 +21,8 @@
   extensions. Letters per token, there of a Pythia tokenizer, are counted with the tokens of dolma's
   `code_redpajama_taggers_v1`: one more than there are runs of word characters or of marks. Copies are equal files.
 
-Lines are those of `str.splitlines`, lengths are in characters without the line's end, a limit itself is allowed.
+Lines are those of `str.splitlines`, lengths are in characters without the line's end, a limit itself is allowed. HTML is
+judged and kept as it is, tags and all.
 """
 
 from __future__ import annotations
@@ -286,6 +287,7 @@ def codeparrot(tokenizer: str = "") -> Recipe:
         ],
         about="Python files as CodeParrot cleaned them: Codex's rules, fewer configurations and tests",
         paper="Tunstall et al. 2022, Natural Language Processing with Transformers, chapter 10",
+        extract="",
     )
 
 
@@ -302,6 +304,7 @@ RECIPES = {
         ],
         about="Python files as Codex was trained on: not generated, no long lines, enough letters",
         paper="https://arxiv.org/abs/2107.03374",
+        extract="",
     ),
     "code-codeparrot": codeparrot(),
     "code-starcoder": Recipe(
@@ -322,6 +325,7 @@ RECIPES = {
         ],
         about="files of many languages as StarCoder's: no XML, HTML with text, small data files, some comments",
         paper="https://arxiv.org/abs/2305.06161",
+        extract="",
     ),
     "code-redpajama": Recipe(
         "code-redpajama",
@@ -334,6 +338,7 @@ RECIPES = {
         ],
         about="files of many languages as RedPajama's GitHub part: by extension, lines, letters",
         paper="https://github.com/togethercomputer/RedPajama-Data",
+        extract="",
     ),
 }
 RECIPES["codex"] = RECIPES["code-codex"]

@@ -6,7 +6,7 @@ Gao, Biderman, Black et al. 2020, arXiv 2101.00027, section 2, appendices C and 
   (commoncrawl_downloader). Then a fastText classifier, trained to tell OpenWebText2 from Common Crawl, and a draw: kept if
   Pareto(3) > 1 - score. The form of the rule is GPT-3's (Brown et al. 2020, appendix A, with 9); alpha = 3 and the text
   that is scored, `scored_text`, are those of pile-cc-filtering. (A first version of the downloader has the comparison
-  the other way round, with 9.) cld2 for English: here the language identification of this package.
+  the other way round, with 9.) English is cld2's first language there, here fastText's at 0.5 or more.
 - OpenWebText2: total score of a page's Reddit submissions at least 3 (openwebtext2, `filter_from_reddit_scores.py`).
 - Near duplicates within Pile-CC and within OpenWebText2: MinHash of 5-grams of words, 10 permutations, Jaccard 0.5
   (`generate_minhashes.py`, `minhash_lsh_dedupe.py`; 28 % of OpenWebText2 and 26 % of Pile-CC went: appendix D.2), in
@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unlabeled.curate.document import Document
+from unlabeled.curate.language import Language
 from unlabeled.curate.mix import uniform
 from unlabeled.curate.near import Near
 from unlabeled.curate.recipe import Bound, Drop, Outcome, Recipe, Where
@@ -116,6 +117,7 @@ def pile(score: Callable[[Document], float] = quality) -> Recipe:
     return Recipe(
         "pile",
         steps=[
+            Where(is_pile_cc, Language("en", at_least=0.5)),
             Where(is_pile_cc, Pareto(score)),
             Where(is_openwebtext2, Bound(reddit_score, at_least=3)),
             Where(is_github, Bound(stars, at_least=101)),
