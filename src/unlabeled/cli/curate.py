@@ -87,7 +87,6 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         return _pruned(got)
 
     from unlabeled.curate.pipeline import curate
-    from unlabeled.report import curation, text_of
 
     places = [_place(source) for source in got.sources]
     recipe = _recipe(got)
@@ -96,13 +95,17 @@ def main(words: Sequence[str]) -> dict[str, Any]:
             result = curate(places, recipe, got.out, workers=got.workers, engine=got.engine, progress=progress)
         except KeyboardInterrupt:
             raise Interrupted("Stopped; nothing is lost: give the same command again to go on.") from None
+
+    from unlabeled.report import curation, text_of
+
     command = shlex.join(["unlabeled", "curate", *words])
     (got.out / "report.html").write_text(curation.page(result.totals, command), encoding="utf-8", errors="replace")
     print(text_of({"headline": curation.headline(result.totals), "tables": curation.tables(result.totals)}))
     print(
         f"\nThe corpus is in {result.corpus}, the page in {got.out / 'report.html'}, the ledger in {got.out / 'ledger'}."
     )
-    print(f"Next: unlabeled fit {shlex.quote(str(got.out))} --budget 10m")
+    if result.totals["documents"]["kept"]:
+        print(f"Next: unlabeled fit {shlex.quote(str(got.out))} --budget 10m")
     return {
         "out": str(got.out),
         **{k: v for k, v in result.totals.items() if k != "rules"},

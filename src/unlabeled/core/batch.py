@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Batch", "Example", "Kind", "Record", "Spec", "Tokenizer"]
 
 Kind = Literal["image", "text", "wave"]
 Example = Mapping[str, np.ndarray | int | float]
-Batch = dict[str, Tensor]
+Batch = dict[str, "Tensor"]  # torch is not imported for this: workers of curation do without it
 
 
 @dataclass(frozen=True)

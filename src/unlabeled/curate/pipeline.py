@@ -200,11 +200,7 @@ def _write(
     sizes: Counter[str] = Counter()
     for summary in passed[-1]:
         sizes.update(summary["bytes"])
-    if not sum(sizes.values()):
-        raise UserError(
-            f"Nothing is left after {plan.recipe.name}: see {plan.work} for what each rule dropped, or use another recipe."
-        )
-    mix = plan.recipe.mix
+    mix = plan.recipe.mix if sum(sizes.values()) else None
     epochs = None if mix is None else mix.epochs_of(dict(sorted(sizes.items())))
     share = plan.recipe.hold_out
     whole = sum(size * (1 if epochs is None else epochs[source]) for source, size in sizes.items())

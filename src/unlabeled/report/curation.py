@@ -25,6 +25,8 @@ def headline(totals: Mapping[str, Any]) -> list[str]:
     most = max(totals["rules"], key=lambda r: r["dropped"], default=None)
     if most and most["dropped"]:
         said.append(f"Most were dropped by {most['rule']}: {most['dropped']:,}.")
+    if not kept:
+        said.append("Nothing is left: the page and the ledger say which rule dropped what.")
     if totals["quarantined"]:
         said.append(f"{totals['quarantined']:,} things could not be read; the ledger says why.")
     emptied = _emptied(totals)
