@@ -84,8 +84,10 @@ class Near:
     def keys(self, document: Document) -> np.ndarray:
         """(bands,) uint64; (0,) for a document without a shingle."""
         values = self.signature(document)
-        if not len(values):
-            return values
+        return self.banded(values) if len(values) else values
+
+    def banded(self, values: np.ndarray) -> np.ndarray:
+        """(bands,) uint64, the hashes of `rows` values each of a signature, (bands * rows,) uint64."""
         return mix((values.reshape(self.bands, self.rows) * _weights(self.bands, self.rows)).sum(axis=1))
 
     def signature(self, document: Document) -> np.ndarray:
