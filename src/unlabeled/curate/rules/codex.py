@@ -38,6 +38,7 @@ import numpy as np
 
 from unlabeled.curate.document import Document, once
 from unlabeled.curate.exact import Exact
+from unlabeled.curate.measures import characters
 from unlabeled.curate.near import PRESETS, Near, signature
 from unlabeled.curate.recipe import Bound, Drop, Edit, Outcome, Recipe, Sometimes, Where
 from unlabeled.curate.words import hash_of
@@ -109,10 +110,6 @@ def letters_per_token(document: Document) -> float:
     """Letters for each of the runs of word characters and of marks, and one more."""
     tokens = sum(1 for _ in _TOKEN.finditer(document.text)) + 1
     return _count(document.text, str.isalpha, _NOT_ALPHA) / tokens
-
-
-def characters(document: Document) -> float:
-    return len(document.text)
 
 
 def bytes_of(document: Document) -> float:

@@ -35,6 +35,7 @@ from unlabeled.curate.language import Language
 from unlabeled.curate.mix import uniform
 from unlabeled.curate.near import Near
 from unlabeled.curate.recipe import Bound, Drop, Outcome, Recipe, Where
+from unlabeled.curate.rules.codex import bytes_of
 from unlabeled.recipes.pile import COMPONENTS, MIX
 
 __all__ = ["RECIPE", "NearOnTheWeb", "Pareto", "pile", "scored_text"]
@@ -61,10 +62,6 @@ def reddit_score(document: Document) -> float:
 
 def stars(document: Document) -> float:
     return _number(document, "stars", "max_stars_count")
-
-
-def bytes_of(document: Document) -> float:
-    return len(document.text.encode("utf-8", "surrogatepass"))
 
 
 def scored_text(text: str) -> str:
