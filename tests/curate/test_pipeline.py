@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate import passes, pipeline
+from unlabeled.curate import written
 from unlabeled.curate.catalogue import recipe as recipe_of
 from unlabeled.curate.document import Document
 from unlabeled.curate.exact import Exact
@@ -150,8 +150,6 @@ def test_bytes_do_not_depend_on_workers_and_a_second_run_changes_nothing(tmp_pat
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = [("", heap(tmp_path / "heap", 15))]
     whole = bytes_of(curate(data, RECIPE, tmp_path / "whole", workers=1, task_bytes=4000).out)
-    from unlabeled.curate import written
-
     put, stops = written.put, iter(range(1, 1000))
     while True:
         left = next(stops)
@@ -321,4 +319,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
         recipe_of("c5")
 
 
-assert passes and pipeline  # patched by name above
+def test_ray_gives_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="pip install 'unlabeled[scale]'")
+    data = [("", heap(tmp_path / "heap", 15))]
+    here = curate(data, RECIPE, tmp_path / "here", workers=1, task_bytes=4000).out
+    there = curate(data, RECIPE, tmp_path / "there", engine="ray", task_bytes=4000).out
+    assert bytes_of(here) == bytes_of(there)
