@@ -144,6 +144,21 @@ def test_verification_parts_what_shares_a_key_by_chance():
     assert clusters(texts, Near(5, 400, 1, verify=0.8)).tolist() == [0, 1, 0]
 
 
+def test_pairs_are_verified_in_one_reading():
+    rng = np.random.default_rng(2)
+    words = prose(rng, 150)
+    documents = [
+        Document(str(i), " ".join(edited(rng, words, rate))) for i, rate in enumerate([1e-9, 0.01, 0.1, 0.2, 0.02])
+    ]
+    pairs = np.array([[i, j] for i in range(5) for j in range(5)] + [[0, 1], [0, 7]])
+    step = Near(verify=0.7)
+    expected = [j < 5 and step.same(documents[i], documents[j]) for i, j in pairs.tolist()]
+    assert any(expected) and not all(expected[:-1])
+    for order in (range(5), rng.permutation(5)):
+        assert step.verified(pairs, ((i, documents[i]) for i in order)).tolist() == expected
+    assert Near().verified(pairs, []).all()
+
+
 def test_short_documents_are_one_shingle_and_empty_ones_none():
     step = Near()
     assert step.keys(Document("a", " ... \n")).shape == (0,)
@@ -187,7 +202,7 @@ def test_folded_words_are_those_of_fold(text):
     hashes = folded(text).tolist()
     assert len(hashes) == len(words)
     assert len(set(zip(words, hashes))) == len(set(words)) == len(set(hashes))
-    assert hashes == [h for word in words for h in folded(word).tolist()]
+    assert folded(text + " é").tolist() == [*hashes, *folded("é").tolist()]  # ASCII goes another way
 
 
 def test_folding_does_not_depend_on_where_a_long_text_is_cut(monkeypatch):

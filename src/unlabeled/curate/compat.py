@@ -60,7 +60,7 @@ def datatrove(text: str, count: int, size: int = 5, seed: int = 1) -> np.ndarray
     Raises:
         UserError: where spaCy is not installed.
     """
-    words = [word for chunk in _simplified(text).split() for token in spacy().cut(chunk) if (word := token.strip())]
+    words = spacy()(_simplified(text)).strings
     joined = (" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
     hashes = [struct.unpack("<Q", hashlib.sha1(s.encode("utf-8")).digest()[:8])[0] for s in joined]
     draw = np.random.RandomState(seed)  # as datatrove draws its permutations

@@ -23,7 +23,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -104,6 +104,35 @@ class Near:
         if self.verify is None:
             return True
         return jaccard(*(shingles(d, self.shingle, self.unit) for d in (one, other))) >= self.verify
+
+    def verified(self, pairs: np.ndarray, documents: Iterable[tuple[int, Document]]) -> np.ndarray:
+        """(m,) bool, `same` for many pairs, (m, 2) of numbers, from one reading of documents with their numbers.
+
+        A document's shingles, 8 bytes a word, are held from when it is read until its last partner is. A pair of
+        which one is not among the documents is not verified.
+        """
+        found = np.full(len(pairs), self.verify is None)
+        if self.verify is None:
+            return found
+        waiting: dict[int, list[int]] = {}  # number: places of its pairs
+        for place, pair in enumerate(pairs.tolist()):
+            for number in pair:
+                waiting.setdefault(number, []).append(place)
+        held: dict[int, tuple[np.ndarray, set[int]]] = {}
+        for number, document in documents:
+            if number not in waiting:
+                continue
+            own, open_pairs = shingles(document, self.shingle, self.unit), set(waiting.pop(number))
+            held[number] = own, open_pairs
+            for place in sorted(open_pairs):
+                one, other = pairs[place].tolist()
+                if (partner := other if number == one else one) in held:
+                    found[place] = jaccard(held[partner][0], own) >= self.verify
+                    for member in {number, partner}:
+                        held[member][1].discard(place)
+                        if not held[member][1]:
+                            del held[member]
+        return found
 
 
 # 20 x 450 has a threshold of 0.993, above what the paper's check of the candidates asks (0.8), so that the check seldom
