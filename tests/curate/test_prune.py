@@ -107,6 +107,8 @@ def test_documents():
     assert got.value[:-1][got.keep[:-1]].min() >= got.value[:-1][~got.keep[:-1]].max()
     auto = Prototypes("run", 0.25, clusters=2).select(corpus)  # 100 kept, 4 numbers, two classes: plenty
     np.testing.assert_array_equal(auto.keep, got.keep)
+    assert auto.note == "The hard end was kept: 100 items are plenty for a linear learner on 4 features."
+    assert got.note == ""
     few = Prototypes("run", 0.25, clusters=2).select(corpus[:30])
     np.testing.assert_array_equal(few.keep, Prototypes("run", 0.25, "easy", clusters=2).select(corpus[:30]).keep)
     assert Prototypes("run").select([]).keep.shape == (0,)

@@ -150,14 +150,17 @@ def _selected(
     seed: int,
 ) -> Selection:
     rows = np.flatnonzero(known)
-    kept, value = np.zeros(len(known), bool), np.full(len(known), np.nan)
+    kept, value, note = np.zeros(len(known), bool), np.full(len(known), np.nan), ""
     if len(rows):
         value[rows] = difficulty(features[rows], clusters, seed)
         labels = None if labels is None else np.asarray(labels, np.int64)[rows]
         if which == "auto":
             which = better_end(len(rows), features.shape[1], keep, labels)
+            note = f"The {which} end was kept: {keep * len(rows):,.0f} items are " + (
+                f"{'plenty' if which == 'hard' else 'few'} for a linear learner on {features.shape[1]} features."
+            )
         kept[rows] = chosen(value[rows], keep, which, labels, balance, seed)
-    return Selection(kept, np.full(len(known), -1), value)
+    return Selection(kept, np.full(len(known), -1), value, note)
 
 
 def better_end(n: int, width: int, keep: float, labels: np.ndarray | None = None) -> Literal["hard", "easy"]:

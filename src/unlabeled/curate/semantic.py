@@ -48,12 +48,13 @@ class Selection:
     """What stays of n items.
 
     keep: (n,) bool. instead: (n,) int64, the item that stays in the place of one that goes, or -1. value: (n,) float64,
-    what was measured, or NaN.
+    what was measured, or NaN. note: a sentence on how it was decided, where that is not in the settings.
     """
 
     keep: np.ndarray
     instead: np.ndarray
     value: np.ndarray
+    note: str = ""
 
 
 @dataclass(frozen=True)
