@@ -13,6 +13,8 @@ Where we differ from the tools that the presets come from:
   is empty is filled by another such round and, after the last, by a permutation of its own over all n-grams. That is
   fast similarity sketching (Dahlgaard, Knudsen and Thorup 2017) with fewer rounds; unlike densification, which
   borrows from neighbours, every value agrees with probability s exactly and values of short documents do not hang together.
+  Ranges draw without replacement, which makes the curve a little steeper than the formula: among 12,000 pairs each of 60
+  to 1000 n-grams, 14 x 8 found 0.929 to 0.936 at s = 0.8 (formula 0.924) and 0.557 to 0.569 at s = 0.7 (0.565).
 - A document of fewer than n words is one shingle of all its words (datatrove and datasketch pass it over); one without
   words has no keys and is a near duplicate of nothing.
 """
