@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = ["drawn", "folded", "mix", "rolled"]
 
-_PRIME = 0xD1342543DE82EF95  # odd multipliers with good spectra: Steele and Vigna 2021, table 7
+_PRIME = 0xD1342543DE82EF95  # odd multipliers with good spectra: Steele and Vigna 2021
 _CHARACTER = 0xAF251AF3B0F025B5
 _INVERSE = pow(_CHARACTER, -1, 2**64)
 _MOST = 1 << 20  # characters hashed at a time; a longer word is cut into several

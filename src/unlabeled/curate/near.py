@@ -15,7 +15,7 @@ Where we differ from the tools that the presets come from:
   borrows from neighbours, every value agrees with probability s exactly and values of short documents do not hang together.
   Ranges draw without replacement, which makes the curve a little steeper than the formula: among 12,000 pairs each of 60
   to 1000 n-grams, 14 x 8 found 0.929 to 0.936 at s = 0.8 (formula 0.924) and 0.557 to 0.569 at s = 0.7 (0.565).
-- A document of fewer than n words is one shingle of all its words (datatrove and datasketch pass it over); one without
+- A document of fewer than n words is one shingle of all its words (datatrove passes it over); one without
   words has no keys and is a near duplicate of nothing.
 """
 
@@ -137,11 +137,11 @@ class Near:
         return found
 
 
-# 20 x 450 has a threshold of 0.993, above what the paper's check of the candidates asks (0.8), so that the check seldom
-# speaks; Lee et al. check Jaccard and edit similarity, RefinedWeb does not say; here nothing is checked unless asked.
+# By the formula 20 x 450 joins from 0.993 on. Lee et al. check candidates by Jaccard and by edit similarity, both above 0.8;
+# here `verify=0.8` asks for the former, the latter is not computed, and unless asked nothing is checked.
 PRESETS: Mapping[str, Near] = {
-    "fineweb": Near(5, 14, 8),  # arXiv 2406.17557, section 3.4; datatrove's default: threshold 0.719
-    "refinedweb": Near(5, 20, 450),  # arXiv 2306.01116, appendix G.3.1, after Lee et al., arXiv 2107.06499, appendix A
+    "fineweb": Near(5, 14, 8),  # arXiv 2406.17557; datatrove's default: threshold 0.719
+    "refinedweb": Near(5, 20, 450),  # arXiv 2306.01116, after Lee et al., arXiv 2107.06499
     "gpt3-like": Near(5, 25, 10),  # 256 permutations at 0.7 by `optimal`, as text-dedup cuts them
     "nemo": Near(24, 20, 13, unit="raw characters"),  # NeMo Curator's defaults: threshold 0.794
     "slimpajama": Near(13, 9, 13, unit="characters"),  # 128 permutations at 0.8 by `optimal`; see `preset`
