@@ -14,7 +14,8 @@ import hashlib
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -156,43 +157,39 @@ class Words:
 
 
 class Splitter:
-    """Splits texts by the words of their chunks. name: "plain" or "spacy"; cut: a chunk to its words."""
+    """Splits texts by the words of their chunks. name: "plain" or "spacy"; cut: chunks to the words of each."""
 
-    def __init__(self, name: str, cut: Callable[[str], Iterable[str]], is_symbol: Callable[[str], bool]) -> None:
+    def __init__(
+        self, name: str, cut: Callable[[Sequence[str]], Iterable[Sequence[str]]], is_symbol: Callable[[str], bool]
+    ) -> None:
         self.name, self.cut, self.is_symbol = name, cut, is_symbol
         self._table = _Table(self)
 
     def __call__(self, text: str) -> Words:
         if len(self._table.of) > _KEPT_CHUNKS or self._table.characters > _KEPT_CHARACTERS:
             self._table = _Table(self)  # texts that are still in use keep the old one
-        table = self._table
-        return Words(table, np.fromiter(map(table.of.__getitem__, text.split()), np.int64))
+        return Words(self._table, self._table.places(text.split()))
 
     def parts(self, chunk: str) -> list[str]:
         """The words of one chunk, from the table."""
-        table = self._table
-        place = table.of[chunk]
-        start = int(table.starts.array[place])
-        members = table.members.array[start : start + int(table.counts.array[place])]
-        return [table.words[i] for i in members.tolist()]
+        return Words(self._table, self._table.places([chunk])).strings
 
 
 class _Growing:
-    """An array that grows at its end; `array` is the part in use."""
+    """An array that grows at its end."""
 
     def __init__(self, dtype: type) -> None:
         self._room = np.zeros(1024, dtype)
         self.size = 0
 
-    def append(self, value: int) -> None:
-        if self.size == len(self._room):
-            self._room = np.concatenate([self._room, np.zeros_like(self._room)])
-        self._room[self.size] = value
-        self.size += 1
-
-    @property
-    def array(self) -> np.ndarray:
-        return self._room[: self.size]
+    def extend(self, values: Sequence[int]) -> None:
+        end = self.size + len(values)
+        if end > len(self._room):
+            room = np.zeros(max(end, 2 * len(self._room)), self._room.dtype)
+            room[: self.size] = self._room[: self.size]
+            self._room = room
+        self._room[self.size : end] = values
+        self.size = end
 
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
         return self._room[places]
@@ -203,7 +200,7 @@ class _Table:
 
     def __init__(self, splitter: Splitter) -> None:
         self._splitter = splitter
-        self.of = _Chunks(self)
+        self.of: dict[str, int] = {}
         self.starts, self.counts, self.folded = _Growing(np.int64), _Growing(np.int64), _Growing(np.uint64)
         self.members = _Growing(np.int64)  # words of all chunks end to end
         self.words: list[str] = []
@@ -212,41 +209,46 @@ class _Table:
         self.hashes, self.rolled, self.factor = _Growing(np.uint64), _Growing(np.uint64), _Growing(np.uint64)
         self.characters = 0
 
-    def learn(self, chunk: str) -> int:
-        place, start = self.starts.size, self.members.size
-        for word in self._splitter.cut(chunk):
-            self.members.append(self._word(word))
-        self.starts.append(start)
-        self.counts.append(self.members.size - start)
-        folded = fold(chunk)
-        self.folded.append(hash_of(folded) if folded else 0)
-        return place
+    def places(self, chunks: Sequence[str]) -> np.ndarray:
+        """(chunks,) int64, where each is in the table."""
+        places = list(map(self.of.get, chunks))
+        if None in places:
+            unknown = list(dict.fromkeys(c for c, place in zip(chunks, places, strict=True) if place is None))
+            new = dict(zip(unknown, range(self.starts.size, self.starts.size + len(unknown)), strict=True))
+            self._learn(unknown)
+            self.of.update(new if all(len(c) <= _LONGEST_CHUNK for c in new) else _short(new))
+            places = [new[c] if place is None else place for c, place in zip(chunks, places, strict=True)]
+        return np.array(places, np.int64)
 
-    def _word(self, word: str) -> int:
-        place = self.place_of.get(word)
-        if place is None:
-            place = self.place_of[word] = len(self.words)
-            self.words.append(word)
-            self.length.append(len(word))
-            self.symbol.append(self._splitter.is_symbol(word))
-            self.letter.append(any(map(str.isalpha, word)))
-            self.hashes.append(hash_of(word))
-            self.rolled.append(_rolled(word))
-            self.factor.append(pow(_BASE, len(word), 1 << 64))
-            self.characters += len(word)
-        return place
+    def _learn(self, chunks: Sequence[str]) -> None:
+        known, place_of = len(self.words), self.place_of
+        counts, members = [], []
+        for words in self._splitter.cut(chunks):
+            counts.append(len(words))
+            for word in words:
+                place = place_of.get(word)
+                if place is None:
+                    place = place_of[word] = len(place_of)
+                    self.words.append(word)
+                members.append(place)
+        ends = self.members.size + np.cumsum(counts)
+        self.starts.extend(ends - counts)
+        self.counts.extend(counts)
+        self.members.extend(members)
+        self.folded.extend([hash_of(folded) if folded else 0 for folded in map(fold, chunks)])
+        new = self.words[known:]
+        lengths = list(map(len, new))
+        self.length.extend(lengths)
+        self.symbol.extend(list(map(self._splitter.is_symbol, new)))
+        self.letter.extend([word.isalpha() or any(map(str.isalpha, word)) for word in new])
+        self.hashes.extend(list(map(hash_of, new)))
+        self.rolled.extend(list(map(_rolled, new)))
+        self.factor.extend([pow(_BASE, length, 1 << 64) for length in lengths])
+        self.characters += sum(lengths)
 
 
-class _Chunks(dict[str, int]):
-    def __init__(self, table: _Table) -> None:
-        super().__init__()
-        self._table = table
-
-    def __missing__(self, chunk: str) -> int:
-        place = self._table.learn(chunk)
-        if len(chunk) <= _LONGEST_CHUNK:
-            self[chunk] = place
-        return place
+def _short(places: Mapping[str, int]) -> dict[str, int]:
+    return {chunk: place for chunk, place in places.items() if len(chunk) <= _LONGEST_CHUNK}
 
 
 def _only_marks(word: str) -> bool:
@@ -256,7 +258,7 @@ def _only_marks(word: str) -> bool:
 @functools.cache
 def plain() -> Splitter:
     """The splitter of one regular expression; no language is presumed."""
-    return Splitter("plain", _WORD.findall, _only_marks)
+    return Splitter("plain", lambda chunks: map(_WORD.findall, chunks), _only_marks)
 
 
 @functools.cache
@@ -270,17 +272,31 @@ def spacy() -> Splitter:
         from spacy.lang.en import English
     except ImportError as error:
         raise UserError("Words by spaCy need it: `pip install spacy`, or leave `words` at plain.") from error
-    tokenizer, taught = English().tokenizer, 0
 
-    def cut(chunk: str) -> list[str]:
+    def fresh() -> Any:
+        tokenizer: Any = English().tokenizer
+        tokenizer.vocab.lex_attr_getters = {}  # what else spaCy would find out of each new word; splitting asks none of it
+        return tokenizer
+
+    tokenizer, taught = fresh(), 0
+
+    def cut(chunks: Sequence[str]) -> list[list[str]]:
         nonlocal tokenizer, taught
-        taught += 1
+        taught += len(chunks)
         if taught > _KEPT_CHUNKS:  # its vocabulary never forgets
-            tokenizer, taught = English().tokenizer, 0
-        try:
-            return [token.text for token in tokenizer(chunk)]
-        except UnicodeEncodeError:  # half a surrogate pair, of which spaCy makes no word
-            return [token.text for token in tokenizer(chunk.encode("utf-8", "replace").decode())]
+            tokenizer, taught = fresh(), len(chunks)
+        joined = "\n".join(chunks)
+        if not joined.isascii():  # half a surrogate pair, of which spaCy makes no word, becomes a question mark
+            joined = joined.encode("utf-8", "replace").decode()
+        words: list[list[str]] = [[]]
+        start = 0
+        for end in np.cumsum(tokenizer(joined).to_array("LENGTH")).tolist():
+            word, start = joined[start:end], end
+            if word == "\n":
+                words.append([])
+            else:
+                words[-1].append(word)
+        return words
 
     return Splitter("spacy", cut, _DATATROVE_MARKS.issuperset)
 
