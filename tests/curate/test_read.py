@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import pickle
+import subprocess
 import sys
 import tarfile
 import tracemalloc
@@ -251,6 +252,8 @@ def test_names_of_sources(folder):
     assert [(d.id, d.source) for d in everything(root / "file.x.jsonl")[0]] == [("file.x.jsonl:1", "file")]
     with pytest.raises(UserError, match="own name"):
         plan([("a", root), ("a", root / "web")])
+    with pytest.raises(UserError, match="slash"):
+        plan([("a/b", root)])
     with pytest.raises(UserError, match="no file or folder"):
         plan([("", root / "missing")])
 
@@ -496,6 +499,8 @@ def test_broken_pages_of_a_table(folder):
     content[start + 20 : start + 60] = bytes(40)
     found, bad = everything(folder({"a.parquet": bytes(content)}), step=1)
     assert [d.id for d in found] == [f"a.parquet:{i}" for i in [*range(10), *range(20, 40)]]
+    (empty,) = plan([("", folder({"e.parquet": parquet_of({"text": pa.array([], pa.string())})}))])[1]
+    assert empty == Quarantined("e.parquet", "has no rows")
     assert bad[0].id == "a.parquet:10" and "to 19" in bad[0].reason and len(bad) == 1
 
 
@@ -503,3 +508,10 @@ def test_zstandard_is_asked_for(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(UserError, match=r"unlabeled\[curate\]"):
         everything(folder({"a.jsonl.zst": b"x"}))
+
+
+def test_reading_starts_small():
+    heavy = "{'torch', 'pyarrow', 'scipy', 'zstandard', 'PIL'}"
+    code = f"import sys, unlabeled.curate.read, unlabeled.curate.extract; print({heavy} & sys.modules.keys())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "set()"

@@ -120,8 +120,8 @@ class Content:
         else:
             yield self._document(self.name, text_of(content, kind), kind)
 
-    def _document(self, id: str, text: str, kind: str, about: dict[str, Any] | None = None) -> Document:
-        told = {**self.about, **(about or {})}
+    def _document(self, id: str, text: str, kind: str) -> Document:
+        told = dict(self.about)
         if format := FORMATS.get(kind):
             told["format"] = format
         elif language := LANGUAGES.get(kind):
@@ -154,7 +154,7 @@ class Content:
                 if found is None:
                     raise BadRecord(f"has no field {field!r}" if field else "has no text field such as 'text'")
                 text = checked_text(row[found])
-                if not text.strip():
+                if text.isspace():
                     raise BadRecord("is blank")
             except BadRecord as error:
                 yield Quarantined(id, str(error))

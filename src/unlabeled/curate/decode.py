@@ -206,7 +206,7 @@ def text_of(content: bytes, kind: str) -> str:
             raise BadRecord(f"is not {name[:6].upper()} text, as its mark says") from error
     else:
         text = read_text(content)
-    if not text.strip():
+    if text.isspace():
         raise BadRecord("is blank")
     return text
 

@@ -95,7 +95,7 @@ def _batch(name: str, source: str, batch: Any, column: str, first: int) -> Itera
             if text is not None and len(text) > DOCUMENT_BYTES:
                 raise BadRecord(f"has {len(text):,} characters, more than {DOCUMENT_BYTES:,}")
             text = checked_text("" if text is None else text)
-            if not text.strip():
+            if text.isspace():
                 raise BadRecord("is blank")
         except BadRecord as error:
             yield Quarantined(id, str(error))

@@ -4,7 +4,8 @@ What is one document:
 - a text, Markdown, reStructuredText, HTML, code or e-mail file is one, whatever its length up to `DOCUMENT_BYTES`;
 - .jsonl and .ndjson (and .json whose first line is an object by itself, as C4 is published) hold one a line, in the
   field "text", "content" or "body", else in the field with most text; blank lines are none;
-- .parquet holds one a row, in a column chosen likewise; other scalar fields and columns go into `about`;
+- .parquet holds one a row, in a column chosen likewise; other scalar fields and columns go into `about` (so that
+  a field "format" that says "html" makes its line a page);
 - .warc and .wet hold one a response (status 200, HTML or text), resource or conversion record; requests, revisits and
   metadata are not documents and are passed over;
 - .tar and .zip hold all of these but parquet and archives; .gz, .zst, .bz2 and .xz may be put around any of them.
@@ -91,13 +92,14 @@ def plan(places: Sequence[tuple[str, Path]], bytes_per_task: int = TASK_BYTES) -
     of lines larger than a task are read once, to count lines.
 
     Raises:
-        UserError: where a place is missing or unreadable, or two places would give equal ids.
+        UserError: where a place is missing or unreadable, a name has a slash, or two places would give equal ids.
     """
     parts: list[Part] = []
     refused: list[Quarantined] = []
     prefixes: set[str] = set()
     for name, place in places:
-        place = Path(place)
+        if "/" in name:
+            raise UserError(f"The name {name!r} of a source has a slash, which separates folders; leave it out.")
         own = printable(place.resolve().name)
         prefix = f"{name or own}/" if name or (len(places) > 1 and place.is_dir()) else ""
         key = prefix or own
@@ -186,15 +188,17 @@ def _line_bounds(file: IO[bytes], size: int, step: int) -> list[tuple[int, int]]
 
 
 def _groups_of(part: Part, bytes_per_task: int) -> list[Part]:
-    table = table_of(part.path)
     cuts, room, rows = [(0, 0)], 0, 0  # row group, number of its first row
-    for group in range(table.num_row_groups):
-        about = table.metadata.row_group(group)
-        if room and room + about.total_byte_size > bytes_per_task:
-            cuts.append((group, rows))
-            room = 0
-        room, rows = room + about.total_byte_size, rows + about.num_rows
-    cuts.append((table.num_row_groups, rows))
+    with table_of(part.path) as table:
+        for group in range(table.num_row_groups):
+            about = table.metadata.row_group(group)
+            if room and room + about.total_byte_size > bytes_per_task:
+                cuts.append((group, rows))
+                room = 0
+            room, rows = room + about.total_byte_size, rows + about.num_rows
+        cuts.append((table.num_row_groups, rows))
+    if not rows:
+        raise BadRecord("has no rows")
     return [replace(part, kind="rows", start=a, stop=b, first=row) for (a, row), (b, _) in itertools.pairwise(cuts)]
 
 

@@ -112,7 +112,7 @@ def page_of(record: Record) -> tuple[str, str]:
         text, format = html_of(body, declared or "utf-8"), "text"
     else:
         raise BadRecord(f"is {printable(media) or 'of no declared type'}, not HTML or text")
-    if not text.strip():
+    if text.isspace():
         raise BadRecord("is blank")
     return text, format
 
