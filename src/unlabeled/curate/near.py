@@ -198,32 +198,28 @@ def signature(hashes: np.ndarray, count: int, seed: int = 1) -> np.ndarray:
     """
     if not len(hashes):
         return np.zeros(0, np.uint64)
-    edges, (a, b) = _ranges(count), _permutations(count, seed)
-    values, empty = np.zeros(count, np.uint64), np.arange(count)
+    a, b = _permutations(count, seed)
+    values, open_ranges = np.zeros(count, np.uint64), np.ones(count, bool)
     for turn in range(max(1, count // _ROUND)):
         ordered = np.sort(mix(hashes ^ a[turn]) if turn else hashes)
-        bounds = np.searchsorted(ordered, edges)
-        full = bounds[1:] > bounds[:-1]
-        filled = empty[full[empty]]
-        values[filled] = ordered[bounds[filled]]
-        empty = empty[~full[empty]]
-        if not len(empty):
+        # 52 bits times the count are below the count in double precision too
+        ranges = ((ordered >> np.uint64(12)).astype(np.float64) * (count * 2.0**-52)).astype(np.int64)
+        first = np.append(0, np.flatnonzero(ranges[1:] != ranges[:-1]) + 1)
+        first = first[open_ranges[ranges[first]]]
+        values[ranges[first]] = ordered[first]
+        open_ranges[ranges[first]] = False
+        if not open_ranges.any():
             return values
+    empty = np.flatnonzero(open_ranges)
     for start in range(0, len(empty), step := max(1, _BLOCK // min(len(hashes), _BLOCK))):
         some = empty[start : start + step]
         lowest = np.full(len(some), np.iinfo(np.uint64).max)
-        for first in range(0, len(hashes), _BLOCK):
-            products = a[some, None] * hashes[first : first + _BLOCK]
+        for at in range(0, len(hashes), _BLOCK):
+            products = a[some, None] * hashes[at : at + _BLOCK]
             products += b[some, None]
             np.minimum(lowest, products.min(axis=1), out=lowest)
         values[some] = lowest
     return values
-
-
-@functools.lru_cache(maxsize=8)
-def _ranges(count: int) -> np.ndarray:
-    """(count + 1,) uint64, where each of `count` equal ranges of the 64-bit numbers begins, and the greatest number."""
-    return np.array([*(-(-i * 2**64 // count) for i in range(count)), 2**64 - 1], np.uint64)
 
 
 @functools.lru_cache(maxsize=8)
