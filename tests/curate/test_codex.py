@@ -2,6 +2,7 @@
 
 import hashlib
 import sysconfig
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -274,6 +275,10 @@ def test_the_visible_text_of_html():
         "<![CDATA[gh]]>": 2,
         "<p>i</p>\n\n  <p>j</p>": 3,  # white space between tags is one character, as BeautifulSoup has it
         "<pre>\n  \n</pre><!-- --> \n": 5,
+        "<a b='>'>k</a><a b='>l": 9,  # the second tag never ends
+        '<!-->m<p title="it\'s">n</p>': 2,
+        "<SCRIPT>o</Script >p": 1,
+        "q < r <3 &lt;s": 11,
         "k<template>l<p>m</p></template><ruby>n<rt>o</rt></ruby>": 2,
         "": 0,
     }.items():
@@ -300,6 +305,17 @@ def test_no_text_makes_a_rule_fail(text, path):
     assert codex.letters_per_token(doc) == letters / tokens
     lines = [len(line) for line in text.splitlines()] or [0]
     assert codex.line_lengths(doc) == (np.mean(lines), max(lines))
+
+
+@pytest.mark.parametrize(
+    "bit", ["<a ", "<!--", "<![CDATA[", '<a ">" ', "</a", "<?", "&a", "<script>", "<a b='", "<pre>", "<a>", "<"]
+)
+def test_broken_html_takes_no_longer(bit):
+    """300 KB of each; where it takes time quadratic in the length, these are minutes."""
+    for end in ("", ">"):
+        began = time.process_time()
+        codex.visible(document(bit * (300_000 // len(bit)) + end, "a.html"))
+        assert time.process_time() - began < 3
 
 
 def test_a_line_of_ten_megabytes():
