@@ -55,7 +55,7 @@ class Near:
     punctuation, white space to one blank) or "raw characters". bands, rows: keys a document, values a key.
     scope: "all", or "source" where copies in other sources do not count. keep: which of a group stays (`steps.rank_of`).
     verify: if not None, true similarity that a pair must have to be joined; `same` says whether it has.
-    compat: "datatrove" or "datasketch", whose shingles and signatures are made instead of ours. seed: of the permutations.
+    compat: "datatrove" or "datasketch", whose shingles and signatures are made instead of ours. seed: of all that is drawn.
 
     Raises:
         UserError: where a length, a number of bands or of rows is below 1, or a name is unknown.
@@ -201,7 +201,8 @@ def signature(hashes: np.ndarray, count: int, seed: int = 1) -> np.ndarray:
     a, b = _permutations(count, seed)
     values, open_ranges = np.zeros(count, np.uint64), np.ones(count, bool)
     for turn in range(max(1, count // _ROUND)):
-        ordered = np.sort(mix(hashes ^ a[turn]) if turn else hashes)
+        drawn_anew = hashes ^ a[turn]
+        ordered = np.sort(mix(drawn_anew) if turn else drawn_anew)
         # 52 bits times the count are below the count in double precision too
         ranges = ((ordered >> np.uint64(12)).astype(np.float64) * (count * 2.0**-52)).astype(np.int64)
         first = np.append(0, np.flatnonzero(ranges[1:] != ranges[:-1]) + 1)
