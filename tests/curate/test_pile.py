@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from unlabeled.core.errors import UserError
 from unlabeled.curate.document import Document
 from unlabeled.curate.near import optimal
+from unlabeled.curate.quality import quality, train
 from unlabeled.curate.recipe import Drop
-from unlabeled.curate.rules.pile import RECIPE, Pareto, pile, scored_text
+from unlabeled.curate.rules.pile import RECIPE, pile, scored_text
 from unlabeled.recipes import bloomberg_gpt, med_palm, replit
 from unlabeled.recipes.pile import COMPONENTS, MIX
 
@@ -72,36 +73,40 @@ def test_the_recipe_takes_other_sources_once():
 # ---- the rules ----
 
 
-@pytest.mark.parametrize("alpha", [3.0, 9.0])
-@pytest.mark.parametrize("score", [0.0, 0.5, 0.9, 1.0])
-def test_a_pareto_draw_keeps_the_share_that_its_distribution_says(alpha, score):
-    rule = Pareto(lambda document: score, alpha)
-    kept = sum(rule(Document(f"{i}", "")) is None for i in range(4000))
-    p = (2 - score) ** -alpha
-    assert abs(kept - 4000 * p) <= 3 * math.sqrt(4000 * p * (1 - p)) + 1e-9
-    drawn = np.random.default_rng(0).pareto(alpha, 4000) > 1 - score  # as the authors draw
-    assert abs(drawn.sum() - kept) <= 4.5 * math.sqrt(2 * 4000 * p * (1 - p)) + 1e-9
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """Tells excerpts with the word `good` from excerpts with the word `bad`."""
+    path = tmp_path_factory.mktemp("pile") / "classifier.npz"
+    made, _ = train(
+        *([Document(f"{w}{i}", f"{w} {i} {w} words {i + 1} {w}") for i in range(200)] for w in ("good", "bad"))
+    )
+    made.save(path)
+    return str(path)
 
 
-def test_better_pages_stay_wherever_worse_ones_do():
-    for i in range(500):
-        kept = [Pareto(lambda d, s=s: s)(Document(f"{i}", "")) is None for s in (0.1, 0.4, 0.8, 1.0)]
-        assert kept == sorted(kept) and kept[-1]
+def test_a_classifier_draws_among_pages_of_pile_cc(classifier):
+    rule = pile(classifier).steps[1]
+    page = {word: "x" * 2600 + f" {word}" * 250 + " x" * 3000 for word in ("good", "bad")}  # read from 2500 to 4000
+    score = {word: quality(Document("", scored_text(text)), classifier) for word, text in page.items()}
+    assert score["bad"] < 0.3 and score["good"] > 0.7
+    for word, text in page.items():
+        kept = sum(rule(Document(f"{i}", text, "Pile-CC")) is None for i in range(1000))
+        p = (2 - score[word]) ** -3.0
+        assert abs(kept - 1000 * p) <= 3 * math.sqrt(1000 * p * (1 - p))
+    assert all(rule(Document(f"{i}", page["bad"], "ArXiv")) is None for i in range(100))
+    assert len(pile(classifier).steps) == len(RECIPE.steps) + 1 and pile().steps == RECIPE.steps
 
 
 def test_each_component_has_its_own_rules():
-    bad = {"quality": 0.0, "score": 2, "stars": 100, "url": "http://a.b"}
-    good = {"quality": 1.0, "score": 3, "stars": 101, "url": "http://a.b"}
-    doc = next(f"{i}" for i in range(99) if dropped(Document(f"{i}", "a", "Pile-CC", bad)))
+    bad = {"score": 2, "stars": 100, "url": "http://a.b"}
+    good = {"score": 3, "stars": 101, "url": "http://a.b"}
     expected = {
-        "Pile-CC": "score below a Pareto draw",
-        "a crawl of mine": "score below a Pareto draw",
         "OpenWebText2": "reddit_score below 3",
         "Github": "stars below 101",
     }
     for source in (*COMPONENTS, "a crawl of mine"):
-        assert dropped(Document(doc, "a", source, bad)) == ([expected[source]] if source in expected else []), source
-        assert dropped(Document(doc, "a", source, good)) == dropped(Document(doc, "a", source)) == []
+        assert dropped(Document("a", "a", source, bad)) == ([expected[source]] if source in expected else []), source
+        assert dropped(Document("a", "a", source, good)) == dropped(Document("a", "a", source)) == []
     assert dropped(Document("a", "é" * 499_999, "Github")) == []
     assert dropped(Document("a", "é" * 500_000, "Github")) == ["bytes_of above 999999"]
     assert dropped(Document("a", "é" * 500_000, "ArXiv")) == []
@@ -112,7 +117,11 @@ def test_near_duplicates_are_sought_on_the_web_alone():
     assert (near.bands, near.rows) == optimal(0.5, 10) and near.shingle == 5 and near.scope == "source"
     text = "one two three four five six seven eight"
     keys = [near.keys(Document("a", text, source)) for source in ("Pile-CC", "OpenWebText2", "ArXiv")]
-    assert len(keys[0]) == 3 and np.array_equal(keys[0], keys[1]) and not len(keys[2])
+    assert (
+        len(near.keys(Document("a", text, "mine", {"url": "a.b"}))) == 3 == len(keys[0])
+        and np.array_equal(keys[0], keys[1])
+        and not len(keys[2])
+    )
 
 
 def test_what_the_classifier_sees():
@@ -132,10 +141,6 @@ def test_pile_cc_is_english():
         pytest.skip(str(error))
     assert outcome(german, "EuroParl") is None
     assert outcome("This is what people say to each other in the morning when they meet.", "Pile-CC") is None
-
-
-def test_a_trained_score_may_be_given():
-    assert pile(lambda document: 0.0).steps[1].rule.measure(Document("a", "")) == 0.0
 
 
 @given(st.text(max_size=50), st.sampled_from([*COMPONENTS, "", "x"]), st.dictionaries(

@@ -22,7 +22,7 @@ from typing import Literal
 from unlabeled.core.errors import UserError, suggest
 from unlabeled.curate.words import hash_of
 
-__all__ = ["MT5", "Mix", "Row", "Split", "bucket", "copies", "held_out", "order", "uniform", "value_of_next", "worth"]
+__all__ = ["MT5", "Mix", "Row", "Split", "bucket", "copies", "held_out", "order", "value_of_next", "worth"]
 
 MT5 = 1 / 0.3  # temperature of mT5; XLM-R and BERT take exponents 0.3 and 0.7 (Xue et al. 2021, section 3.1)
 
@@ -184,7 +184,7 @@ class Mix:
         return epochs
 
 
-def uniform(*parts: object) -> float:
+def _uniform(*parts: object) -> float:
     """In [0, 1), from a hash of some words: the same in every process."""
     return (hash_of("\0".join(map(str, parts))) >> 11) / 2**53
 
@@ -193,7 +193,7 @@ def copies(document_id: str, epochs: float) -> int:
     """How often a document is taken: the whole part of the epochs, and once more for a share of the documents that is the
     rest, chosen by a hash of their ids. It never falls when the epochs rise."""
     whole = math.floor(epochs)
-    return whole + (uniform("copies", document_id) < epochs - whole)
+    return whole + (_uniform("copies", document_id) < epochs - whole)
 
 
 def order(document_id: str, copy: int = 0, seed: int = 0) -> int:
@@ -215,5 +215,5 @@ def held_out(document_id: str, share: float = 0.001) -> Split:
     """
     if not 0 <= share <= 0.5:
         raise UserError(f"The share held out for validation, and again for test, is from 0 to 0.5, not {share}.")
-    place = uniform("held out", document_id)
+    place = _uniform("held out", document_id)
     return "validation" if place < share else "test" if place < 2 * share else "train"

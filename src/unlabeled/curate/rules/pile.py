@@ -4,9 +4,9 @@ Gao, Biderman, Black et al. 2020, arXiv 2101.00027, section 2, appendices C and 
 
 - Pile-CC: jusText on the pages of WARC files, paragraphs that are not boilerplate, joined by an empty line
   (commoncrawl_downloader). Then a fastText classifier, trained to tell OpenWebText2 from Common Crawl, and a draw: kept if
-  Pareto(3) > 1 - score. The form of the rule is GPT-3's (Brown et al. 2020, appendix A, with 9); alpha = 3 and the text
-  that is scored, `scored_text`, are those of pile-cc-filtering. (A first version of the downloader has the comparison
-  the other way round, with 9.) English is cld2's first language there, here fastText's at 0.5 or more.
+  Pareto(3) > 1 - score (`quality.Pareto`). The form of the rule is GPT-3's (Brown et al. 2020, appendix A, with 9);
+  alpha = 3 and the text that is scored, `scored_text`, are those of pile-cc-filtering. (A first version of the downloader
+  has the comparison the other way round, with 9.) English is cld2's first language there, here fastText's at 0.5 or more.
 - OpenWebText2: total score of a page's Reddit submissions at least 3 (openwebtext2, `filter_from_reddit_scores.py`).
 - Near duplicates within Pile-CC and within OpenWebText2: MinHash of 5-grams of words, 10 permutations, Jaccard 0.5
   (`generate_minhashes.py`, `minhash_lsh_dedupe.py`; 28 % of OpenWebText2 and 26 % of Pile-CC went: appendix D.2), in
@@ -17,28 +17,28 @@ Gao, Biderman, Black et al. 2020, arXiv 2101.00027, section 2, appendices C and 
 - Held out: 0.1 % each for validation and test, and no training document equal to one of them (section 3.1;
   `pass2_shuffle_holdout.py`, `dedupe_train.py`). See `mix.held_out`.
 
-Rules of Pile-CC are for documents of that source, and of any source that is not one of the 22 if they have an address. Scores
-and stars are read from fields that came with the documents ("quality", "score", "stars"); without one a document stays.
+Rules of Pile-CC are for documents of that source, and of any source that is not one of the 22 if they have an address. The
+classifier is one that the user trains: `pile(PATH)`; the recipe "pile" does without. Scores and stars are read from fields
+that came with the documents ("score", "stars"); without one a document stays.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from unlabeled.curate.document import Document
 from unlabeled.curate.language import Language
-from unlabeled.curate.mix import uniform
 from unlabeled.curate.near import Near
-from unlabeled.curate.recipe import Bound, Drop, Outcome, Recipe, Where
+from unlabeled.curate.quality import Pareto
+from unlabeled.curate.recipe import Bound, Outcome, Recipe, Where
 from unlabeled.curate.rules.codex import bytes_of
 from unlabeled.recipes.pile import COMPONENTS, MIX
 
-__all__ = ["RECIPE", "NearOnTheWeb", "Pareto", "pile", "scored_text"]
+__all__ = ["RECIPE", "NearOnTheWeb", "ParetoOfExcerpt", "pile", "scored_text"]
 
 
 def _number(document: Document, *fields: str) -> float:
@@ -49,10 +49,6 @@ def _number(document: Document, *fields: str) -> float:
         except (KeyError, TypeError, ValueError):
             continue
     return math.nan
-
-
-def quality(document: Document) -> float:
-    return _number(document, "quality")
 
 
 def reddit_score(document: Document) -> float:
@@ -82,21 +78,13 @@ def is_github(document: Document) -> bool:
 
 
 @dataclass(frozen=True)
-class Pareto:
-    """Keep a document where a draw of Pareto's distribution exceeds 1 - score, in a share (2 - score)^-alpha of cases.
+class ParetoOfExcerpt(Pareto):
+    """`quality.Pareto` with the score of `scored_text`, on which the classifier is to be trained, too."""
 
-    measure: score of a document in [0, 1], NaN keeps it. The draw is Lomax's (`numpy.random.pareto`: from 0 up), and made of
-    a hash of the document's id. alpha: 3 keeps 12.5 % of documents of score 0, GPT-3's 9 keeps 0.2 %.
-    """
-
-    measure: Callable[[Document], float]
     alpha: float = 3.0
-    name: str = "pareto"
 
     def __call__(self, document: Document) -> Outcome:
-        score = self.measure(document)
-        draw = (1 - uniform("pareto", document.id)) ** (-1 / self.alpha) - 1
-        return Drop("score below a Pareto draw", score) if draw <= 1 - score else None
+        return super().__call__(document.edited(scored_text(document.text)))
 
 
 @dataclass(frozen=True)
@@ -109,13 +97,13 @@ class NearOnTheWeb(Near):
         return super().signature(document)
 
 
-def pile(score: Callable[[Document], float] = quality) -> Recipe:
-    """The Pile's recipe with a classifier's score in [0, 1] of pages of Pile-CC."""
+def pile(classifier: str = "") -> Recipe:
+    """The Pile's recipe; with the file of a classifier (`quality.train`) also its draw by quality among pages of Pile-CC."""
     return Recipe(
         "pile",
         steps=[
             Where(is_pile_cc, Language("en", at_least=0.5)),
-            Where(is_pile_cc, Pareto(score)),
+            *([Where(is_pile_cc, ParetoOfExcerpt(classifier))] if classifier else []),
             Where(is_openwebtext2, Bound(reddit_score, at_least=3)),
             Where(is_github, Bound(stars, at_least=101)),
             Where(is_github, Bound(bytes_of, at_most=999_999)),
