@@ -187,6 +187,12 @@ def test_archives(folder):
         assert [q.id for q in bad] == [f"{name}!{x}" for x in hostile]
 
 
+def test_members_without_a_name(folder):
+    named = zip_of({"A": b"text", "b.txt": b"b"})
+    found, bad = everything(folder({"a.zip": named.replace(b"A", b"\0")}))  # where zipfile ends a name
+    assert [d.id for d in found] == ["a.zip!", "a.zip!b.txt"] and not bad
+
+
 def test_pages_of_warc(folder):
     japanese = "<p>日本語のページ</p>"
     chunked = b"5\r\n<p>ab\r\n6\r\ncd</p>\r\n0\r\n\r\n"

@@ -242,7 +242,7 @@ def members_of_zip(content: Content, file: IO[bytes], size: int) -> Iterator[Ite
         raise BadRecord(f"cannot be read as an archive ({line_of(error)})") from error
     for info in archive.infolist():
         mode = info.external_attr >> 16 if info.create_system == 3 else 0
-        if info.is_dir() or _hidden(info.filename):
+        if info.filename.endswith("/") or _hidden(info.filename):  # `is_dir` fails for an empty name
             continue
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             yield Quarantined(content._member(info.filename), "is a link or a device")
