@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
+from unlabeled.curate import exact
 from unlabeled.curate.document import Document
 from unlabeled.curate.exact import Exact, Lines, Spans, hashed_url, normal_url
 from unlabeled.curate.recipe import Drop, Edited
@@ -152,6 +153,25 @@ def test_what_a_span_repeats_of_itself_does_not_take_the_copy_that_stays():
     again = "So it goes on. " * 7
     left = settled(Spans(), pages([again]))
     assert left == [("So it goes on. " * 3).rstrip()]
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        (
+            "  One is here. Two, e.g. this?! (Three.) Four",
+            ["  One is here. ", "Two, e.g. this?! ", "(Three.) ", "Four"],
+        ),
+        ("A heading\n\nWrapped\nover lines.\nNext", ["A heading\n\n", "Wrapped\nover lines.\n", "Next"]),
+        ('Wait... what? "Yes." No', ["Wait... what? ", '"Yes." ', "No"]),
+        ("你好。再见！」完", ["你好。", "再见！」", "完"]),
+        ("3.14 a.b", ["3.14 a.b"]),
+        ("", []),
+        (" \n ", [" \n "]),
+    ],
+)
+def test_sentences_end_at_marks_and_empty_lines(text, ends):
+    assert exact._sentences(text) == ends
 
 
 def spans_by_hand(texts):

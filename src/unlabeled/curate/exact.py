@@ -29,7 +29,7 @@ import numpy as np
 
 from unlabeled.core.errors import UserError
 from unlabeled.curate.document import Document
-from unlabeled.curate.hashing import folded
+from unlabeled.curate.hashing import folded, mix, rolled
 from unlabeled.curate.recipe import Drop, Edited, Outcome
 from unlabeled.curate.words import hash_of
 
@@ -42,11 +42,9 @@ _REASONS = {"text": "same text", "normal": "same words", "url": "same address"}
 _DIGIT = re.compile(r"\d")
 _SCHEME = re.compile(r"https?://(?:www\.)?")
 _TRACKING = re.compile(r"\?(?:utm_|ref|feed).*")
-# A sentence ends with its line, or after end marks (and what closes with them) before anything but a small letter. Each
-# alternative begins where a run begins, so that no text takes quadratic time.
-_END_OF_SENTENCE = re.compile(
-    r"(?<![.?!…])[.?!…]++[\"'”’)\]]*+\s++(?![a-z])|(?<![。！？])[。！？]++[”」』]*+\s*+|(?<=\S)[^\S\n]*+\n\s*+"
-)
+# A sentence ends before an empty line, or after end marks (and what closes with them) before white space and anything but a
+# small letter. Marks that end nothing are matched too, without a group, so that no text takes quadratic time.
+_MARKS = re.compile(r"[.?!…]++[\"'”’)\]]*+(\s++(?![a-z]))?|([。！？]++[”」』]*+\s*+|\n[^\S\n]*+\n\s*+)")
 
 
 @dataclass(frozen=True)
@@ -158,9 +156,11 @@ class Spans:
 
     def keys(self, document: Document) -> np.ndarray:
         """(sentences - length + 1,) uint64, of all runs in order; (0,) where there are fewer sentences."""
-        hashes = [hash_of(" ".join(s.lower().split())) for s in _sentences(document.text)]
-        runs = [hashes[i : i + self.length] for i in range(len(hashes) - self.length + 1)]
-        return np.array([hash_of(" ".join(map(str, run))) for run in runs], np.uint64)
+        pieces = _sentences(document.text)
+        if len(pieces) < self.length:
+            return np.zeros(0, np.uint64)
+        hashes = np.fromiter((hash_of(" ".join(p.lower().split())) for p in pieces), np.uint64, len(pieces))
+        return mix(rolled(hashes, self.length))
 
     def settle(self, document: Document, repeated: np.ndarray) -> Outcome:
         if not repeated.any():
@@ -180,7 +180,8 @@ class Spans:
 
 def _sentences(text: str) -> list[str]:
     """The text cut after each sentence, white space and all: joined it is the text again."""
-    ends = [0, *(end.end() for end in _END_OF_SENTENCE.finditer(text)), len(text)]
+    first = len(text) - len(text.lstrip())
+    ends = [0, *(m.end() for m in _MARKS.finditer(text, first) if m.lastindex), len(text)]
     return [piece for start, stop in itertools.pairwise(ends) if (piece := text[start:stop])]
 
 
