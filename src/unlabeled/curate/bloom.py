@@ -12,7 +12,8 @@ grouping, so that its answer depends on the order of the documents but not on wh
 positives. The Bloom filter only keeps out of the grouping what was met once. One difference is left: n-grams of a
 paragraph that went count as seen as well, so that all goes that `bff` drops without its false positives, and a little more.
 
-Words are those of the recipe; BFF's are the word bounds of Unicode (UAX 29).
+Words are those of the recipe; BFF's are the word bounds of Unicode (UAX 29). Made for web text, whose paragraphs are one
+line each: in text wrapped at 70 characters most lines have no n-gram, and the few that have decide on the document.
 """
 
 from __future__ import annotations
@@ -149,12 +150,16 @@ def bff(
     known = BloomFilter(expected, p)
     for document in documents:
         grams = _grams(document, ngram)
-        inside, total = np.zeros(grams.paragraphs, np.int64), np.bincount(grams.paragraph, minlength=grams.paragraphs)
-        for place in np.flatnonzero(total).tolist():  # a paragraph may repeat the one before
-            own = grams.every[grams.paragraph == place]
-            inside[place] = np.count_nonzero(known.has(own))
+        different, group = np.unique(grams.every, return_inverse=True)
+        seen, kept = known.has(different), np.zeros(len(different), np.bool_)
+        total = np.bincount(grams.paragraph, minlength=grams.paragraphs)
+        inside, stop = np.zeros_like(total), np.cumsum(total)
+        for place in np.flatnonzero(total).tolist():  # one may repeat another, which came before only if it stayed
+            own = group[stop[place] - total[place] : stop[place]]
+            inside[place] = np.count_nonzero(seen[own])
             if inside[place] <= share * total[place]:
-                known.add(own)
+                seen[own] = kept[own] = True
+        known.add(different[kept])
         yield _outcome(document, grams, inside, total, share)
 
 
