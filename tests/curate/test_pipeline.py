@@ -325,3 +325,16 @@ def test_ray_gives_the_same_bytes(tmp_path: Path) -> None:
     here = curate(data, RECIPE, tmp_path / "here", workers=1, task_bytes=4000).out
     there = curate(data, RECIPE, tmp_path / "there", engine="ray", task_bytes=4000).out
     assert bytes_of(here) == bytes_of(there)
+
+
+def test_pairs_may_be_verified_before_they_are_joined(tmp_path: Path) -> None:
+    lines = [prose(1, 60), prose(1, 60)[:-1], prose(1, 30) + " " + prose(2, 30)]  # nearly one, a copy, half a copy
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+
+    def kept(verify: float | None) -> int:
+        near = Near(shingle=2, bands=60, rows=1, verify=verify)
+        return curate([("", tmp_path / "n.jsonl")], Recipe("v", [near]), tmp_path / f"out-{verify}", workers=1).totals[
+            "documents"
+        ]["kept"]
+
+    assert kept(None) == 1 and kept(0.8) == 2

@@ -17,6 +17,7 @@ from unlabeled.curate.document import Document
 from unlabeled.curate.plan import Plan, Progress, folder_of, jobs_of, plan_at, run_all, save, table_of
 from unlabeled.curate.runner import Runner
 from unlabeled.curate.steps import kind_of, rank_of
+from unlabeled.curate.words import splitter
 from unlabeled.curate.written import batches, put, stored
 
 __all__ = ["group", "key_records", "select", "sketched"]
@@ -53,7 +54,7 @@ def group(
     jobs = jobs_of(plan, number, int(counted.read_text()))
     run_all(run, _range, jobs, folder / "ranges", progress, f"{step.name}: grouping")
     if kind_of(step) == "groups":
-        _join(plan, number, first)
+        _join(plan, number, step, first)
     put(folder / "grouped", "")
     for what in ("keys", "found") if kind_of(step) == "groups" else ("keys",):
         shutil.rmtree(folder / what, ignore_errors=True)
@@ -120,46 +121,45 @@ def _range(job: tuple[Path, int, int]) -> None:
     put(folder / "ranges" / f"{which:05d}.json", "{}")
 
 
-def _join(plan: Plan, number: int, first_pass: Sequence[Mapping[str, Any]]) -> None:
+def _join(plan: Plan, number: int, step: Any, first_pass: Sequence[Mapping[str, Any]]) -> None:
     """Documents that hang together through any keys: all but the best of each group, with the best's number.
 
-    8 bytes are held for each document of the corpus, besides one file of edges at a time.
+    8 bytes are held for each document of the corpus, besides the pairs found and what a step holds to verify them.
     """
-    from unlabeled.curate.components import Components
+    from unlabeled.curate.components import Components, best
 
     folder = folder_of(plan, number)
+    edges = np.concatenate([np.zeros(0, keys.EDGE), *map(np.load, sorted((folder / "found").glob("*.npy")))])
+    if getattr(step, "verify", None) is not None:
+        pairs = np.stack([edges["first"], edges["number"]], 1).astype(np.int64)
+        edges = edges[step.verified(pairs, _numbered(folder / "documents", plan))]
     ends = np.cumsum([0, *(s["entries"] for s in first_pass)]).astype(np.int64)
 
     def index(numbers: np.ndarray) -> np.ndarray:
         return ends[(numbers >> np.uint64(32)).astype(np.int64)] + (numbers & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
     joined = Components(int(ends[-1]))
-    paths = sorted((folder / "found").glob("*.npy"))
-    for path in paths:
-        edges = np.load(path)
-        joined.add(index(edges["first"]), index(edges["number"]))
-    # of every group the member that is kept rather: smallest (rank, number) over all that an edge names
-    named: list[np.ndarray] = []
-    for path in paths:
-        edges = np.load(path)
-        ends_of_edges = np.zeros(2 * len(edges), [("number", "<u8"), ("rank", "<f8")])
-        ends_of_edges["number"] = np.concatenate([edges["number"], edges["first"]])
-        ends_of_edges["rank"] = np.concatenate([edges["rank"], edges["first_rank"]])
-        named.append(np.unique(ends_of_edges))
-    members = np.unique(np.concatenate(named)) if named else np.zeros(0, [("number", "<u8"), ("rank", "<f8")])
-    roots = joined.roots(index(members["number"]))
-    order = np.lexsort((members["number"], members["rank"], roots))
-    roots, members = roots[order], members[order]
-    starts = np.ones(len(roots), bool)
-    starts[1:] = roots[1:] != roots[:-1]
-    first = np.maximum.accumulate(np.where(starts, np.arange(len(roots)), 0))
-    found = np.zeros(int((~starts).sum()), keys.REPEAT)
-    found["number"], found["first"] = members["number"][~starts], members["number"][first[~starts]]
-    sizes = np.unique(np.unique(roots, return_counts=True)[1], return_counts=True)
-    put(folder / "clusters.json", json.dumps({str(s): n for s, n in zip(sizes[0].tolist(), sizes[1].tolist())}))
+    joined.add(index(edges["first"]), index(edges["number"]))
+    numbers, where = np.unique(np.concatenate([edges["number"], edges["first"]]), return_index=True)
+    ranks = np.concatenate([edges["rank"], edges["first_rank"]])[where]
+    roots = joined.roots(index(numbers))
+    kept = best(roots, ranks)
+    gone = kept != np.arange(len(kept))
+    found = np.zeros(int(gone.sum()), keys.REPEAT)
+    found["number"], found["first"] = numbers[gone], numbers[kept[gone]]
+    sizes, counts = np.unique(np.unique(roots, return_counts=True)[1], return_counts=True)
+    put(folder / "clusters.json", json.dumps(dict(zip(map(str, sizes.tolist()), counts.tolist()))))
     out = keys.Runs(folder / "joined", "all", keys.REPEAT)
     out.add(found)
     out.close()
+
+
+def _numbered(folder: Path, plan: Plan) -> Iterator[tuple[int, Document]]:
+    words = splitter(plan.recipe.words)
+    for task in range(len(plan.tasks)):
+        for number, document, _, _ in stored(folder / f"{task:05d}.arrow"):
+            document.splitter = words
+            yield number, document
 
 
 def select(plan: Plan, number: int, step: Any, summaries: Sequence[Mapping[str, Any]], progress: Progress) -> None:

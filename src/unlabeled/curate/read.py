@@ -124,13 +124,7 @@ def plan(places: Sequence[tuple[str, Path]], bytes_per_task: int = TASK_BYTES) -
 
 def _listed(place: Path) -> tuple[list[Listed], list[Quarantined]]:
     if place.is_dir():
-        files, bad = walk(place)
-        # `walk` refuses single texts of more than 256 MB, which may be files of one document a line here.
-        long = [q for q in bad if q.reason.startswith("has ") and (place / q.id).is_file()]
-        for q in long:
-            status = (place / q.id).stat()
-            files.append(Listed(q.id, status.st_size, status.st_mtime_ns))
-        return sorted(files), [q for q in bad if q not in long]
+        return walk(place, limit=None)  # a text of any size may be one of a document a line
     try:
         status = place.stat()
     except OSError as error:

@@ -34,10 +34,11 @@ class Listed(NamedTuple):
     changed_ns: int
 
 
-def walk(root: Path) -> tuple[list[Listed], list[Quarantined]]:
+def walk(root: Path, limit: int | None = FILE_LIMIT) -> tuple[list[Listed], list[Quarantined]]:
     """All regular files below a folder, sorted by path, and what was refused; hidden names are left out silently.
 
-    Links are taken if they lead to a file inside the folder. Nothing is opened.
+    limit: bytes above which a picture, a sound or a text is refused. Links are taken if they lead to a file inside the
+    folder. Nothing is opened.
 
     Raises:
         UserError: where the folder itself cannot be listed.
@@ -69,8 +70,8 @@ def walk(root: Path) -> tuple[list[Listed], list[Quarantined]]:
                 status = _status(entry, root)
                 if not status.st_size:
                     raise BadRecord("is empty")
-                if status.st_size > FILE_LIMIT and kind_by_name(path):
-                    raise BadRecord(f"has {status.st_size:,} bytes, more than {FILE_LIMIT:,}")
+                if limit and status.st_size > limit and kind_by_name(path):
+                    raise BadRecord(f"has {status.st_size:,} bytes, more than {limit:,}")
                 files.append(Listed(path, status.st_size, status.st_mtime_ns))
             except BadRecord as error:
                 bad.append(Quarantined(printable(path), str(error)))
