@@ -482,6 +482,14 @@ def test_memory_does_not_grow_with_a_line(folder):
     assert peaks[1] < 40 << 20 and peaks[1] < 1.1 * peaks[0]
 
 
+def test_texts_longer_than_other_sources_take(folder):
+    root = folder({"a.txt": b""})
+    with (root / "a.txt").open("r+b") as file:
+        file.truncate((256 << 20) + 1)  # sparse
+    found, bad = everything(root)
+    assert not found and [q.id for q in bad] == ["a.txt:1"] and "268,435,457 bytes" in bad[0].reason
+
+
 def test_links_pipes_and_vanished_files(folder, tmp_path):
     root = folder({"a.txt": b"a", "b.txt": b"b"})
     (tmp_path / "secret.txt").write_bytes(b"secret")

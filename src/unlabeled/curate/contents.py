@@ -29,7 +29,7 @@ from unlabeled.curate.decode import (
     text_of,
     utf8,
     wide,
-)  # fmt: skip
+)
 from unlabeled.curate.document import Document
 from unlabeled.curate.unpack import (
     BLOCK,
@@ -42,7 +42,7 @@ from unlabeled.curate.unpack import (
     opened,
     plain_errors,
     unpacked,
-)  # fmt: skip
+)
 from unlabeled.curate.warc import page_of, records_of
 from unlabeled.curate.words import hash_of
 from unlabeled.data.recognise import HEAD_BYTES, describe, sniff
