@@ -148,7 +148,7 @@ def main() -> None:
             "error_percent": round(100 * float(np.mean(values)), 2),
             "deviation": round(100 * float(np.std(values, ddof=1)), 2) if len(values) > 1 else None,
             "balance_of_classes": round(float(np.mean(even[size, name, share, end])), 4),
-            **({} if name == "all" else {"auto": better_end(size, views[name].shape[1], share, labels)}),
+            **({} if name == "all" else {"auto": better_end(views[name][draws[size, 0]], share, labels)}),
         }
         for (size, name, share, end), values in errors.items()
     ]

@@ -6,7 +6,7 @@ import pytest
 from tests.curate.encoders import documents, numbers, pixels
 from unlabeled.core.errors import UserError
 from unlabeled.curate.document import Document
-from unlabeled.curate.prune import PLENTY, Prototypes, better_end, chosen, difficulty, prune, write_subset
+from unlabeled.curate.prune import PLENTY, Prototypes, better_end, chosen, difficulty, dimensions, prune, write_subset
 from unlabeled.data.sources import source
 from unlabeled.data.sources.memory import ImagesInMemory, TextsInMemory
 
@@ -75,11 +75,27 @@ def test_each_class_keeps_half_of_its_fair_number():
     assert np.bincount(labels[fair] + 1).tolist() == [0, 280, 120]
 
 
+def even(n, width):
+    """Directions that spread evenly: every axis both ways, as often."""
+    return np.tile(np.concatenate([np.eye(width), -np.eye(width)]), (n // (2 * width), 1)).astype(np.float32)
+
+
+def test_dimensions_count_what_varies():
+    assert dimensions(even(200, 10)) == pytest.approx(10)
+    wide = np.concatenate([even(200, 10), np.zeros((200, 90), np.float32)], 1)
+    assert dimensions(wide) == pytest.approx(10) and dimensions(3 * wide) == pytest.approx(10)
+    assert dimensions(np.ones((5, 3), np.float32)) == 1
+    x, _ = around()
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    v = np.linalg.eigvalsh(np.cov(unit.T))
+    assert dimensions(x) == pytest.approx(v.sum() ** 2 / (v**2).sum(), rel=1e-4)
+
+
 def test_auto_takes_hard_from_two_and_a_half_kept_items_for_each_number_to_learn():
-    assert PLENTY == 2.5
-    assert better_end(1000, 100, 0.25) == "hard" and better_end(1000, 100, 0.24) == "easy"
+    x = even(1000, 100)
+    assert PLENTY == 2.5 and better_end(x, 0.26) == "hard" and better_end(x, 0.24) == "easy"
     labels = np.arange(1000) % 3 - 1  # two classes and the unknown
-    assert better_end(1000, 100, 0.25, labels) == "hard" and better_end(1000, 100, 0.25, labels + 1) == "easy"
+    assert better_end(x, 0.26, labels) == "hard" and better_end(x, 0.26, labels + 1) == "easy"
 
 
 def test_perceptrons_change_ends_where_auto_does():
@@ -96,7 +112,8 @@ def test_perceptrons_change_ends_where_auto_does():
     for keep in (0.2, 0.5):
         for kept_each, better in ((1.5, "easy"), (4, "hard")):
             errors = {w: np.mean([error(kept_each, keep, w, s) for s in range(5)]) for w in ("hard", "easy")}
-            assert min(errors, key=lambda w: errors[w]) == better == better_end(int(kept_each * 40 / keep), 40, keep)
+            x = np.random.default_rng(0).standard_normal((int(kept_each * 40 / keep), 40))
+            assert min(errors, key=lambda w: errors[w]) == better == better_end(x, keep)
 
 
 def test_documents():
@@ -107,10 +124,10 @@ def test_documents():
     assert got.value[:-1][got.keep[:-1]].min() >= got.value[:-1][~got.keep[:-1]].max()
     auto = Prototypes("run", 0.25, clusters=2).select(corpus)  # 100 kept, 4 numbers, two classes: plenty
     np.testing.assert_array_equal(auto.keep, got.keep)
-    assert auto.note == "The hard end was kept: 100 items are plenty for a linear learner on 4 features."
+    assert auto.note.startswith("The hard end was kept: 100 items are plenty for features that spread over ")
     assert got.note == ""
-    few = Prototypes("run", 0.25, clusters=2).select(corpus[:30])
-    np.testing.assert_array_equal(few.keep, Prototypes("run", 0.25, "easy", clusters=2).select(corpus[:30]).keep)
+    few = Prototypes("run", 0.25, clusters=2).select(corpus[:8])
+    np.testing.assert_array_equal(few.keep, Prototypes("run", 0.25, "easy", clusters=2).select(corpus[:8]).keep)
     assert Prototypes("run").select([]).keep.shape == (0,)
     assert not Prototypes("run").select([Document("a", "")]).keep.any()
 
