@@ -82,16 +82,16 @@ def test_suffix_array_marks_the_same_bytes() -> None:
 def stretches(text: str, length: int, known: set[bytes]) -> tuple[str, list[str]]:
     """What the rule leaves of a text, whole and cut at the seams; windows met before are known, and the text's added."""
     step, document, content = Substrings(length), Document("", text), encoded(text)
-    windows = [content[i : i + length] for i in range(len(content) - length + 1)]
-    repeated, gone, first = np.zeros(len(windows), bool), np.zeros(len(content), bool), {}
-    for place, window in enumerate(windows):
-        repeated[place] = window in known
-        known.add(window)
-        if not repeated[place]:
-            first[window] = place
-        else:
-            gone[max(place, first.get(window, -length) + length) : place + length] = True
-    outcome = step.settle(document, repeated)
+    repeated, gone, first = [], np.zeros(len(content), bool), {}
+    for place in range(len(content) - length + 1):
+        window = content[place : place + length]
+        if window not in first:
+            first[window] = place if window not in known else -length  # it may be cut from its beginning
+            repeated.append(window in known)
+        if place != first[window]:
+            gone[max(place, first[window] + length) : place + length] = True
+    known.update(first)
+    outcome = step.settle(document, np.array(repeated, bool))
     rest = outcome.text if isinstance(outcome, Edited) else "" if isinstance(outcome, Drop) else text
     ends = [0, *itertools.accumulate(len(encoded(c)) for c in text)]
     lost = [bool(gone[a:b].all()) for a, b in itertools.pairwise(ends)]
@@ -190,6 +190,17 @@ def test_a_table_too_small_marks_too_much_and_changes_nothing(tmp_path: Path) ->
     small, large = (len(set().union(*mask)) for mask in masks)
     assert large < 0.2 * len(every)  # repeats, and windows around them that share a minimizer
     assert large < small < 0.5 * len(every)
+
+
+def test_a_table_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    phrase, path = "".join(random.Random(0).choices("abcdefgh", k=300)), tmp_path / "table.npy"
+    step, document = Substrings(), Document("", phrase)
+    np.save(path, step.merge([step.sketch([document])]))
+    ready = step.prepared(path)
+    assert not len(ready.keys(document))
+    np.save(tmp_path / "other.npy", step.merge([step.sketch([document, document])]))
+    (tmp_path / "other.npy").replace(path)
+    assert len(ready.keys(document)) == 201
 
 
 def test_memory_stays_within_what_is_given(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ line each: in text wrapped at 70 characters most lines have no n-gram, and the f
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from unlabeled.core.errors import UserError
 from unlabeled.curate.document import Document
 from unlabeled.curate.hashing import mix, rolled
 from unlabeled.curate.recipe import Drop, Edited, Outcome
+from unlabeled.curate.substrings import firsts, mapped
 
 __all__ = ["BloomFilter", "Ngrams", "bff"]
 
@@ -140,7 +140,7 @@ class Ngrams:
     def _likely(self, hashes: np.ndarray) -> np.ndarray:
         if not self.table:
             return np.ones(len(hashes), np.bool_)
-        return BloomFilter.of(_mapped(self.table), self.p).has(hashes)
+        return BloomFilter.of(mapped(self.table), self.p).has(hashes)
 
 
 def bff(
@@ -186,13 +186,8 @@ def _grams(document: Document, size: int) -> _Grams:
         return _Grams(len(paragraphs), np.empty(0, np.uint64), empty, np.empty(0, np.uint64), empty)
     within = of_word[: len(hashes) - size + 1] == of_word[size - 1 :]
     every, paragraph = mix(rolled(hashes, size)[within]), of_word[: len(within)][within]
-    _, first, inverse = np.unique(
-        mix(every + paragraph.astype(np.uint64) * _ODD), return_index=True, return_inverse=True
-    )
-    order = np.argsort(first)  # of place: what comes first in the document is the first of equal keys
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    return _Grams(len(paragraphs), every, paragraph, every[first[order]], rank[inverse])
+    first, inverse = firsts(mix(every + paragraph.astype(np.uint64) * _ODD))
+    return _Grams(len(paragraphs), every, paragraph, every[first], inverse)
 
 
 def _counted(grams: _Grams, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -216,8 +211,3 @@ def _outcome(document: Document, grams: _Grams, inside: np.ndarray, total: np.nd
 
 def _bit(slots: np.ndarray) -> np.ndarray:
     return np.left_shift(np.uint8(1), (slots & np.uint64(7)).astype(np.uint8))
-
-
-@functools.lru_cache(maxsize=4)
-def _mapped(table: str) -> np.ndarray:
-    return np.load(table, mmap_mode="r", allow_pickle=False)

@@ -30,7 +30,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from unlabeled.core.errors import UserError
 from unlabeled.curate.document import Document
 from unlabeled.curate.recipe import Drop, Edited, Outcome
 
-__all__ = ["Substrings", "cut"]
+__all__ = ["Substrings", "cut", "firsts", "mapped"]
 
 _CHUNK = 1 << 15  # windows worked on at a time: its arrays of 256 KB stay in the cache of a core
 _PLACE = np.uint64(2 * _CHUNK - 1)  # bits of a hash that make room for a place, so that a minimum tells where it was
@@ -61,6 +61,7 @@ class Substrings:
     scope: Literal["all", "source"] = "all"
     table: str = ""
     name: str = "substrings"
+    always: ClassVar[bool] = True  # `settle` is to be called for every document: it may repeat itself
 
     def __post_init__(self) -> None:
         if not 8 <= self.at_least <= _CHUNK:
@@ -100,16 +101,22 @@ class Substrings:
         return replace(self, table=str(table))
 
     def keys(self, document: Document) -> np.ndarray:
-        """(k,) uint64, hashes of the windows that may occur twice, in order of place."""
-        return _candidates(_bytes(document.text), self.at_least, self._marks)[0]
+        """(k,) uint64, hashes of the windows that may occur twice, all different, in order of their first places."""
+        every = _candidates(_bytes(document.text), self.at_least, self._marks)[0]
+        return every[firsts(every)[0]]
 
     def settle(self, document: Document, repeated: np.ndarray) -> Outcome:
-        """Cut, given (k,) bool for `keys`: an equal one is in another document that keeps it, or before in this one."""
-        if not repeated.any():
-            return None
+        """Cut, given (k,) bool for `keys`: another document keeps an equal one. Windows that came before in this one go in
+        any case."""
         content = _bytes(document.text)
         keys, places = _candidates(content, self.at_least, self._marks)
-        gone = _characters(content, _covered(len(content), keys, places, repeated, self.at_least))
+        first, which = firsts(keys)
+        every = np.ones(len(keys), np.bool_)
+        every[first] = False
+        every |= repeated[which]
+        if not every.any():
+            return None
+        gone = _characters(content, _covered(len(content), keys, places, every, self.at_least))
         text, ranges = _without(document.text, gone)
         if not text or text.isspace():
             return Drop("nothing but repeated strings", float(gone.mean()))
@@ -117,7 +124,7 @@ class Substrings:
 
     @property
     def _marks(self) -> np.ndarray | None:
-        return _mapped(self.table) if self.table else None
+        return mapped(self.table) if self.table else None
 
 
 def cut(texts: Sequence[str], at_least: int = 100, memory: int = 1 << 30) -> list[str]:
@@ -225,8 +232,23 @@ def _set(table: np.ndarray, slots: np.ndarray) -> None:
     np.bitwise_or.at(table, (slots >> np.uint64(3)).astype(np.intp), bits)
 
 
+def firsts(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the first of equal hashes, (u,) int64 in order, and which of these each hash equals, (n,) int64."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[inverse]
+
+
+def mapped(table: str) -> np.ndarray:
+    """A saved array as a memory map, opened once in a process and anew where the file was replaced."""
+    about = Path(table).stat()
+    return _mapped(table, about.st_ino, about.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=4)
-def _mapped(table: str) -> np.ndarray:
+def _mapped(table: str, inode: int, changed_ns: int) -> np.ndarray:
     return np.load(table, mmap_mode="r", allow_pickle=False)
 
 
