@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from curate_datatrove import FILTERS, PROCESSES, decisions, kept_file, key_of, texts
+from curate_datatrove import FILTERS, LETTERS, PROCESSES, decisions, kept_file, key_of, texts
 from record import record
 
 from unlabeled.curate.document import Document
-from unlabeled.curate.recipe import Drop, Edited
+from unlabeled.curate.recipe import Drop, Edited, Recipe
 from unlabeled.curate.rules import c4, fineweb, gopher
 from unlabeled.curate.words import splitter
 
@@ -60,6 +60,7 @@ REASONS = {
 RULES: dict[str, Sequence[Any]] = {
     "gopher-repetition": gopher.REPETITION,
     "gopher-quality": gopher.QUALITY,
+    "gopher-quality-60": Recipe("loose", gopher.QUALITY).but({"words_with_letter.at_least": LETTERS}).steps,
     "c4": (c4.DATATROVE,),
     "fineweb": fineweb.QUALITY,
 }
@@ -119,7 +120,7 @@ def main() -> None:
         key = key_of(text)
         if int(key, 16) >= chosen.share * 16 ** len(key):
             continue
-        if key in known:
+        if known.get(key, {}).keys() >= set(FILTERS):
             jobs.append((id, text, known[key]))
         else:
             missing += 1

@@ -85,13 +85,13 @@ def _by_hash(rows: list[Text]) -> list[Text]:
 
 
 def _up_to(rows: Any, size: float) -> list[Text]:
-    """The first documents that together have no more than so many bytes."""
+    """The first documents that together have so many bytes, the last one whole."""
     chosen, left = [], size
     for name, text in rows:
-        left -= len(text.encode())
-        if left < 0:
-            break
         chosen.append((name, text))
+        left -= len(text.encode())
+        if left <= 0:
+            break
     return chosen
 
 
