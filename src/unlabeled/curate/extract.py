@@ -1,13 +1,12 @@
 """The main text of HTML pages, by one of three published extractors.
 
-- "resiliparse": main content, with the library's other settings, as DCLM (Li et al. 2024, section 4.2; the options
-  beside main content are not published).
+- "resiliparse": main content, with the library's other settings, as DCLM (Li et al. 2024); what it set beside main
+  content is not in its repository.
 - "trafilatura": precision before recall, without comments, repeated segments dropped, as FineWeb (Penedo et al. 2024, by
   datatrove's `Trafilatura`). There segments repeated across pages go too, by a memory of the process, so that a page's
   text depends on the pages before it; here the memory begins anew with every page.
-- "justext": paragraphs that are not boilerplate by the English list of stop words, as Pile-CC (Gao et al. 2020, appendix
-  C.1; commoncrawl_downloader), joined by blank lines. Pages in other languages lose everything, which is what it was
-  used for there.
+- "justext": paragraphs that are not boilerplate by the English list of stop words, as Pile-CC (Gao et al. 2020, by
+  `commoncrawl_downloader`, which used it for English pages only: others lose everything); joined by blank lines.
 
 All run in this process, without a clock, so that the same page has the same outcome everywhere. What makes them slow
 is bounded instead: length, tags, nesting (resiliparse takes time quadratic in it) and, for jusText, paragraphs (likewise).
