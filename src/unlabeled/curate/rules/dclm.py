@@ -18,11 +18,11 @@ from collections import Counter
 from functools import partial
 
 import numpy as np
-from unlabeled.curate.language import Language
 
 from unlabeled.curate import measures as of
+from unlabeled.curate.bloom import Ngrams
 from unlabeled.curate.document import Document, once
-from unlabeled.curate.near import preset
+from unlabeled.curate.language import Language
 from unlabeled.curate.recipe import Bound, Edit, Recipe
 from unlabeled.curate.rules.refinedweb import correct, few_newlines, number_of_words
 
@@ -185,8 +185,8 @@ RECIPE = Recipe(
         *QUALITY,
         *REPETITION,
         Edit(correct),
-        preset("fineweb"),
+        Ngrams(),
     ),
-    about="RefinedWeb's rules as DCLM-Baseline has them, near duplicates; its classifier is another step",
+    about="RefinedWeb's rules as DCLM-Baseline has them, n-grams that came before; its classifier is another step",
     paper="Li, Fang et al. 2024, arXiv 2406.11794, section 4",
 )
