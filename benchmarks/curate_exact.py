@@ -1,6 +1,6 @@
 """Our filters and datatrove's on every document of the corpus: who stays, and for which first reason the others go.
 
-`curate_datatrove.py` has to have said what datatrove decides; what it has not seen yet is passed over and counted.
+`curate_datatrove.py` has to have said what datatrove decides; what it has not seen yet is passed over; the counts tell.
 Each filter sees the text as it came. Printed per filter: documents, agreements in keep or drop and in the reason, each kind of
 disagreement with how often it occurs and some ids, and what changes if words are split by our plain splitter, not spaCy's.
 
@@ -82,6 +82,8 @@ def ours(job: tuple[str, str, dict[str, str]]) -> list[tuple[str, str, str, str]
     for name in SPLITTERS:
         document = Document(id, text, splitter=_splitters[name])
         for filter in FILTERS:
+            if filter not in theirs:
+                continue
             reason, kept = _first(RULES[filter], document)
             rows.append((filter, name, reason, _kind(theirs, filter, reason, kept)))
     return rows
@@ -115,15 +117,14 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--share", type=float, default=1.0, help="of the documents, by a hash of their text")
     chosen = parser.parse_args()
-    known, missing, jobs = decisions(), 0, []
+    known, jobs, count = decisions(), [], 0
     for id, _, text in texts(chosen.corpus):
         key = key_of(text)
         if int(key, 16) >= chosen.share * 16 ** len(key):
             continue
-        if known.get(key, {}).keys() >= set(FILTERS):
+        count += 1
+        if key in known:
             jobs.append((id, text, known[key]))
-        else:
-            missing += 1
     begun = time.perf_counter()
     reasons: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # our own, by filter and splitter
     kinds: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -134,19 +135,21 @@ def main() -> None:
                 reasons[filter, name][reason] += 1
                 if kind:
                     kinds[filter, name][kind].append(id)
+            said = {(filter, name): reason for filter, name, reason, _ in rows}
             for filter in FILTERS:
-                exact, plain = (next(r for f, s, r, _ in rows if (f, s) == (filter, name)) for name in SPLITTERS)
+                exact, plain = (said.get((filter, name), "") for name in SPLITTERS)
                 if bool(exact) != bool(plain):
                     changed[filter]["plain keeps" if exact else "plain drops"] += 1
     table = {}
     for filter in FILTERS:
         found = kinds[filter, "spacy"]
+        asked = reasons[filter, "spacy"].total()
         apart = sum(len(ids) for kind, ids in found.items() if _apart(kind))
         table[filter] = {
-            "documents": len(jobs),
-            "dropped": len(jobs) - reasons[filter, "spacy"][""],
-            "same keep or drop": len(jobs) - apart,
-            "same reason too": len(jobs) - sum(map(len, found.values())),
+            "documents": asked,
+            "dropped": asked - reasons[filter, "spacy"][""],
+            "same keep or drop": asked - apart,
+            "same reason too": asked - sum(map(len, found.values())),
             "disagreements": {
                 kind: {"documents": len(ids), "ids": ids[:EXAMPLES]} for kind, ids in sorted(found.items())
             },
@@ -155,19 +158,13 @@ def main() -> None:
         }
         row = table[filter]
         print(
-            f"{filter:18} {len(jobs):7,} documents, {row['dropped']:7,} dropped, {apart} kept here and dropped there or "
+            f"{filter:18} {asked:7,} of {count:,} documents, {row['dropped']:7,} dropped, {apart} kept here and dropped there or "
             f"the reverse, {sum(map(len, found.values())) - apart} for another reason or with another text; plain words "
             f"change {sum(changed[filter].values())} decisions"
         )
         for kind, ids in sorted(found.items(), key=lambda item: -len(item[1])):
             print(f"    {len(ids):6} {kind}: {', '.join(ids[:EXAMPLES])}")
-    if missing:
-        print(f"{missing:,} documents are left out: datatrove has not decided on them yet")
-    figures = {
-        "filters": table,
-        "without datatrove's decision": missing,
-        "datatrove": kept_file().stem.partition("-")[2],
-    }
+    figures = {"corpus, documents": count, "filters": table, "datatrove": kept_file().stem.partition("-")[2]}
     record("curate-exact", figures | {"seconds": round(time.perf_counter() - begun, 1)})
 
 
