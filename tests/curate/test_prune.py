@@ -167,8 +167,7 @@ def test_a_subset_is_read_again(tmp_path):
 
 
 def test_a_folder_of_two_subsets_has_their_splits(tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
+    folder = tmp_path / "not" / "there"
     write_subset(pictures(), np.arange(10, 20), folder / "train.parquet")
     write_subset(pictures(), np.arange(30, 35), folder / "test.parquet")
     got = source(folder)

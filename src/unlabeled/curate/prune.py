@@ -215,6 +215,7 @@ def write_subset(source: Source, indices: np.ndarray, path: str | Path) -> int:
         features["label"] = {"names": list(source.classes), "_type": "ClassLabel"}
     about = json.dumps({"info": {"features": features}})
     schema = pa.schema(fields, metadata={"huggingface": about})
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with pq.ParquetWriter(partial, schema) as writer:
         for first in range(0, len(indices), _ROWS):
