@@ -200,6 +200,13 @@ def test_hostile_texts_have_a_score(trained, text):
     assert 0 < trained[0].score(Document("d", text)) < 1
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_file_cut_short_is_told(path, share):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match="train it anew"):
+        Classifier.load(path)
+
+
 def test_mistakes_are_told(tmp_path):
     with pytest.raises(UserError, match="train one"):
         Quality(tmp_path / "none.npz")(Document("d", "a"))
