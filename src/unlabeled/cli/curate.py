@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from unlabeled.cli.parse import parse
+from unlabeled.cli.say import as_json, table
 from unlabeled.core.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Curate:
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")] = ()
     """Folders or files, each with a name of its own if wanted: NAME=PATH."""
     recipe: str = ""
-    """Name of a recipe, or a Python file that ends in RECIPE = Recipe(...)."""
+    """Name of a recipe, or a Python file that ends in RECIPE = Recipe(...); or prune, for images."""
     out: Path | None = None
     """Folder for the corpus, the ledger and the report."""
     set: tuple[str, ...] = ()
@@ -83,7 +83,9 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         raise UserError("Name at least one folder or file of documents; `unlabeled curate --help` has an example.")
     if not got.recipe:
         raise UserError("Say which rules: --recipe NAME; `unlabeled curate --list` shows them.")
-    if got.encoder is not None and got.keep is not None and len(got.sources) == 1 and got.recipe == "prune":
+    if got.recipe == "prune":
+        if got.encoder is None or got.keep is None or len(got.sources) != 1:
+            raise UserError("Pruning takes one source, --encoder RUN and --keep SHARE.")
         return _pruned(got)
 
     from unlabeled.curate.pipeline import curate
@@ -119,7 +121,6 @@ def _short(totals: Any) -> list[dict[str, Any]]:
 
 
 def _listed() -> dict[str, Any]:
-    from unlabeled.cli.say import table
     from unlabeled.curate.catalogue import mixes, recipes
 
     print(table(["recipe", "what it does", "published in"], [[n, r.about, r.paper] for n, r in recipes().items()]))
@@ -149,23 +150,40 @@ def _recipe(got: Curate) -> Recipe:
     steps = [*recipe.steps]
     if (got.good is None) != (got.bad is None):
         raise UserError("A classifier needs both --good and --bad examples.")
-    if got.good is not None and got.bad is not None and got.out is not None:
-        from unlabeled.curate.quality import learned
-
-        steps.append(learned(got.good, got.bad, got.out.with_name(f"{got.out.name}-classifier.npz")))
+    if got.good is not None and got.bad is not None:
+        steps.append(_classifier(got.good, got.bad, got.out))
     if got.against:
         from unlabeled.curate.decontaminate import Decontaminate
 
-        steps.append(Decontaminate(tuple(map(str, got.against))))
+        steps.append(Decontaminate(tuple(str(path.resolve()) for path in got.against)))
     if got.encoder is not None:
         from unlabeled.curate.prune import Prototypes
         from unlabeled.curate.semantic import Semantic
 
-        steps.append(Semantic(got.encoder) if got.keep is None else Prototypes(got.encoder, keep=got.keep))
+        run = str(got.encoder.resolve())
+        steps.append(Semantic(run) if got.keep is None else Prototypes(run, keep=got.keep))
     elif got.keep is not None:
         raise UserError("--keep needs the run folder of an encoder: --encoder RUN.")
     mix = _mix(got.mix) if got.mix else recipe.mix
     return dataclasses.replace(recipe, steps=steps, mix=mix, hold_out=got.hold_out or recipe.hold_out)
+
+
+def _classifier(good: Path, bad: Path, out: Path | None) -> Any:
+    """A rule that drops what is more like the bad examples; the classifier is kept beside the corpus."""
+    from unlabeled.curate import read
+    from unlabeled.curate.document import Document
+    from unlabeled.curate.quality import Quality, train
+
+    def documents(place: Path) -> Iterator[Document]:
+        for task in read.plan([("", place)])[0]:
+            yield from (item for item in read.documents(task) if isinstance(item, Document))
+
+    assert out is not None
+    path = out.resolve().with_name(f"{out.name}-classifier.npz")
+    classifier, report = train(documents(good), documents(bad))
+    classifier.save(path)
+    print(f"{report}\nThe classifier is in {path}.")
+    return Quality(path)
 
 
 def _limit(word: str) -> tuple[str, float]:
@@ -191,24 +209,33 @@ def _mix(word: str) -> Any:
 
 
 def _pruned(got: Curate) -> dict[str, Any]:
-    """Keep a share of a data set of images (or of text) by prototypes, as a parquet file that can be trained on."""
+    """Keep a share of a data set of images by prototypes, as a parquet file that can be trained on; of data with
+    an official test split, of the training part, and the test part stays as it is."""
     from unlabeled.curate.prune import prune, write_subset
     from unlabeled.data.sources import source
 
     assert got.out is not None and got.encoder is not None and got.keep is not None
-    data = source(got.sources[0])
-    selection = prune(data, got.encoder, keep=got.keep)
+    if (got.out / "corpus").exists():
+        raise UserError(f"{got.out} holds a corpus already: name a new folder with --out.")
+    whole = source(got.sources[0])
+    data = whole.split("train") if whole.official else whole
+    selection = prune(data, str(got.encoder), keep=got.keep)
     kept = selection.keep.nonzero()[0]
-    got.out.mkdir(parents=True, exist_ok=True)
-    write_subset(data, kept, got.out / "corpus" / "part-00000.parquet")
+    if whole.official:
+        test = whole.split("test")
+        write_subset(test, range(len(test)), got.out / "corpus" / "test.parquet")
+    write_subset(data, kept, got.out / "corpus" / ("train.parquet" if whole.official else "part-00000.parquet"))
     with (got.out / "pruned.jsonl").open("w") as file:
         for index in (~selection.keep).nonzero()[0].tolist():
-            file.write(json.dumps({"id": data[index].id, "score": float(selection.value[index])}) + "\n")
+            file.write(as_json({"id": data.group(index), "score": float(selection.value[index])}) + "\n")
+    (got.out / "curate.json").write_text(as_json({"source": got.sources[0], "encoder": got.encoder, "keep": got.keep}))
+    said = [selection.note] if selection.note else []
     print(
-        f"{len(kept):,} of {len(data):,} were kept; they are in {got.out}, what went is in {got.out / 'pruned.jsonl'}."
+        *said,
+        f"{len(kept):,} of {len(data):,} were kept; they are in {got.out}, the others listed in pruned.jsonl there.",
     )
     print(f"Next: unlabeled fit {shlex.quote(str(got.out))} --budget 10m")
-    return {"out": str(got.out), "read": len(data), "kept": len(kept)}
+    return {"out": str(got.out), "read": len(data), "kept": len(kept), "note": selection.note}
 
 
 class _Progress:

@@ -170,6 +170,7 @@ def select(plan: Plan, number: int, step: Any, summaries: Sequence[Mapping[str, 
     corpus = _Corpus(folder / "documents", len(plan.tasks), sum(s["kept"] for s in summaries))
     progress(f"{step.name}: looking at {len(corpus):,} documents", 0, 1)
     selection = step.select(corpus)
+    put(folder / "note.txt", selection.note)
     numbers = corpus.numbers()
     gone = np.flatnonzero(~np.asarray(selection.keep, bool))
     found = np.zeros(len(gone), keys.SELECTED)

@@ -43,18 +43,16 @@ def schema() -> pa.Schema:
     """Columns of the ledger.
 
     outcome: kept, dropped or quarantined. rule, reason, value: what decided, in words and as measured. instead: the
-    number of the document that stays in its place, or null. read, kept: characters as read and at the end.
+    number of the document that stays in its place, or null; match: what else it was found to be like (the item of an
+    evaluation set). read, kept: characters as read and at the end.
     edits: JSON, what was changed how often. copies: times it stands in the corpus.
     """
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            ("number", pa.uint64()), ("id", pa.string()), ("source", pa.string()), ("outcome", pa.string()),
-            ("rule", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("instead", pa.uint64()),
-            ("read", pa.int64()), ("kept", pa.int64()), ("edits", pa.string()), ("copies", pa.int32()),
-        ]
-    )  # fmt: skip
+    text, whole = pa.string(), pa.int64()
+    fields = {"number": pa.uint64(), "id": text, "source": text, "outcome": text, "rule": text, "reason": text}
+    fields |= {"value": pa.float64(), "instead": pa.uint64(), "match": text, "read": whole, "kept": whole}
+    return pa.schema([*fields.items(), ("edits", text), ("copies", pa.int32())])
 
 
 def _draw(id: str, rule: str) -> int:
@@ -137,13 +135,12 @@ def merge(tallies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def rows(out: Path, id: str) -> list[dict[str, Any]]:
     """Rows of the ledger with this id (one, unless a source names two documents alike)."""
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     found: list[dict[str, Any]] = []
     for path in sorted((out / "ledger").glob("*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(columns=["id"]):
-            if pc.any(pc.equal(batch.column("id"), id)).as_py():
+            if batch.column("id").index(id).as_py() >= 0:
                 found += pq.read_table(path, filters=[("id", "=", id)]).to_pylist()
                 break
     return found
@@ -181,6 +178,8 @@ def _told(out: Path, row: Mapping[str, Any]) -> str:
     else:
         value = f" (measured: {row['value']:.6g})" if row["value"] is not None and math.isfinite(row["value"]) else ""
         lines.append(f"Rule {row['rule']}: {row['reason']}{value}.")
+    if row["match"]:
+        lines.append(f"It matches {row['match']}.")
     if row["instead"] is not None:
         lines.append(f"In its place stays {_id_at(out, row['instead'])}.")
     return "\n".join(lines)

@@ -73,9 +73,10 @@ def run_pass(job: tuple[Path, int, int]) -> None:
                 break
         if dropped is not None:
             rule_name, drop = dropped
+            instead, match = (int(drop.instead), "") if drop.instead.isdigit() else (None, drop.instead)
             told.add(
                 place, document.id, document.source, "dropped", rule_name, drop.reason, drop.value,
-                int(drop.instead) if drop.instead.isdigit() else None, origin.read, len(document.text), edits,
+                instead, match, origin.read, len(document.text), edits,
             )  # fmt: skip
             continue
         if noted is not None:

@@ -15,6 +15,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from unlabeled.curate.recipe import Bound, Edit, Recipe, Where
 from unlabeled.curate.runner import Engine, Runner, cores, runner
 from unlabeled.curate.steps import kind_of
 from unlabeled.curate.written import Rows, put
+from unlabeled.data.sources.files import digest_of_files
 
 __all__ = ["Result", "curate"]
 
@@ -132,7 +134,15 @@ def _described(value: Any) -> Any:
         code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
         told = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16] if code else ""
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)} {told}".strip()
+    if isinstance(value, (str, Path)) and os.sep in str(value) and Path(value).exists():
+        return [str(value), *_content(Path(value))]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _content(path: Path) -> list[str]:
+    """What tells whether evaluation sets, a classifier or an encoder have changed."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [digest_of_files(files)]
 
 
 def _identity(recipe: Recipe, tasks: Sequence[Any]) -> str:
@@ -256,6 +266,7 @@ def _totals(
         with_sizes = folder_of(plan, number) / "clusters.json"
         if with_sizes.exists():
             clusters.update(json.loads(with_sizes.read_text()))
+    told = [folder_of(plan, number) / "note.txt" for number in range(len(passed))]
     kept = outcomes["kept"] + outcomes["validation"] + outcomes["test"]
     sources = sorted(s for s in written if not s.startswith("\0"))
     return {
@@ -269,6 +280,7 @@ def _totals(
         "sources": {s: {"documents": written[f"\0{s}"], "bytes": written[s]} for s in sources},
         "clusters": dict(sorted(clusters.items(), key=lambda item: int(item[0]))),
         "mix": table,
+        "notes": [note for path in told if path.exists() and (note := path.read_text())],
         "contaminated": _contaminated(plan, passed),
     }
 

@@ -30,7 +30,7 @@ __all__ = ["Bound", "Drop", "Edit", "Edited", "Outcome", "Recipe", "Rule", "Some
 @dataclass(frozen=True, slots=True)
 class Drop:
     """A document goes. reason: a few words, the same for all that go for it; value: what was measured, if anything;
-    instead: the id of the document that stays in its place, if there is one."""
+    instead: what stays in its place or what it matches, if anything: in the corpus, told by the pipeline, or elsewhere."""
 
     reason: str
     value: float = math.nan

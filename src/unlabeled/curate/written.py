@@ -115,6 +115,7 @@ class Rows:
         reason: str = "",
         value: float = math.nan,
         instead: int | None = None,
+        match: str = "",
         read: int = 0,
         kept: int = 0,
         edits: Mapping[str, int] | str | None = None,
@@ -122,22 +123,8 @@ class Rows:
     ) -> None:
         told = edits if isinstance(edits, str) else json.dumps(edits, ensure_ascii=False) if edits else ""
         measured = None if math.isnan(value) else float(value)
-        self._rows.append(
-            (
-                number,
-                safe(id),
-                safe(source),
-                outcome,
-                rule,
-                safe(reason),
-                measured,
-                instead,
-                read,
-                kept,
-                safe(told),
-                copies,
-            )
-        )
+        names = (safe(id), safe(source), outcome, rule, safe(reason))
+        self._rows.append((number, *names, measured, instead, safe(match), read, kept, safe(told), copies))
         self.count += 1
         if len(self._rows) >= _BATCH_ROWS:
             self._flush()

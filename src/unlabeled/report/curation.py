@@ -32,7 +32,7 @@ def headline(totals: Mapping[str, Any]) -> list[str]:
     emptied = _emptied(totals)
     if emptied:
         said.append(f"Beware: nine tenths or more of {', '.join(emptied)} is gone; are these the rules for it?")
-    return said + [row["warning"] for row in totals["mix"] or () if row["warning"]]
+    return said + totals["notes"] + [row["warning"] for row in totals["mix"] or () if row["warning"]]
 
 
 def _emptied(totals: Mapping[str, Any]) -> list[str]:
