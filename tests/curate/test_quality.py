@@ -128,6 +128,7 @@ def test_a_classifier_that_learned_length_or_language_is_told():
     _, report = train(documents(long), documents(short))
     assert report.auroc_by_length == 1 and report.with_length > 0.7
     assert any("number of words alone" in warning for warning in report.warnings)
+    assert "by length alone 1.000" in str(report) and "\nMind: The number of words alone" in str(report)
     _, report = train(documents(short), documents(sentences(source, 300, WORDS[9:], 20)))
     assert report.auroc_by_length == 0.5 and not any("number of words" in warning for warning in report.warnings)
 

@@ -154,6 +154,14 @@ class Report:
     with_language: float
     warnings: tuple[str, ...]
 
+    def __str__(self) -> str:
+        lines = [
+            f"Learned from {self.good:,} good and {self.bad:,} bad documents. Of {self.held_out:,} held out, "
+            f"{self.accuracy:.1%} are told right; area under the curve {self.auroc:.3f}, by length alone "
+            f"{self.auroc_by_length:.3f}, by language alone {self.auroc_by_language:.3f}."
+        ]
+        return "\n".join([*lines, *(f"Mind: {warning}" for warning in self.warnings)])
+
 
 def train(
     good: Iterable[Document],
