@@ -218,3 +218,9 @@ def test_odd_texts_raise_nothing(text):
 )
 def test_sentences_are_counted(text, number):
     assert count(text) == number
+
+
+def test_a_page_of_dots_is_counted_in_a_moment() -> None:
+    from unlabeled.curate.sentences import count
+
+    assert count("." * 300_000) == count("." * 300) == 1

@@ -211,6 +211,8 @@ def _mix(word: str) -> Any:
 def _pruned(got: Curate) -> dict[str, Any]:
     """Keep a share of a data set of images by prototypes, as a parquet file that can be trained on; of data with
     an official test split, of the training part, and the test part stays as it is."""
+    import numpy as np
+
     from unlabeled.curate.prune import prune, write_subset
     from unlabeled.data.sources import source
 
@@ -223,7 +225,7 @@ def _pruned(got: Curate) -> dict[str, Any]:
     kept = selection.keep.nonzero()[0]
     if whole.official:
         test = whole.split("test")
-        write_subset(test, range(len(test)), got.out / "corpus" / "test.parquet")
+        write_subset(test, np.arange(len(test)), got.out / "corpus" / "test.parquet")
     write_subset(data, kept, got.out / "corpus" / ("train.parquet" if whole.official else "part-00000.parquet"))
     with (got.out / "pruned.jsonl").open("w") as file:
         for index in (~selection.keep).nonzero()[0].tolist():

@@ -96,7 +96,7 @@ def _pool(workers: int) -> Iterator[Runner]:
 @contextlib.contextmanager
 def _ray(workers: int) -> Iterator[Runner]:
     try:
-        import ray
+        import ray  # type: ignore[import-not-found]
     except ImportError as error:
         raise UserError("--engine ray needs Ray: `pip install 'unlabeled[scale]'`.") from error
     started = not ray.is_initialized()

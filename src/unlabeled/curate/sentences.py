@@ -21,7 +21,8 @@ from unlabeled.curate.words import Splitter
 
 __all__ = ["count"]
 
-_END = re.compile(r"[.?!…]+[\"'”’)\]]*(?=(\s+)\S)|[。！？](?=[^\s”」』])")
+# Possessive, and only from where a run of marks begins: linear on a page of dots.
+_END = re.compile(r"(?<![.?!…])[.?!…]++[\"'”’)\]]*+(?=(\s++)\S)|[。！？](?=[^\s”」』])")
 _ABBREVIATED = """adm al approx apr assn aug ave bros ca capt cf cit co col comdr corp dec dept dr ed eds eq eqs est etc
 feb fig figs ft gen gov hon inc jan jr jul jun lt ltd maj mar messrs mr mrs ms mt no nos nov oct op pp prof rep resp rev
 sec sen sep sept sgt sr st univ viz vol vols vs"""
