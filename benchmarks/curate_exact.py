@@ -128,7 +128,7 @@ def main() -> None:
     begun = time.perf_counter()
     reasons: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)  # our own, by filter and splitter
     kinds: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    changed: dict[str, Counter[str]] = defaultdict(Counter)  # by filter: what the plain splitter does differently
+    changed: dict[str, Counter[str]] = defaultdict(Counter)  # by filter: what plain words do differently, by source
     with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
         for (id, _, _), rows in zip(jobs, pool.imap(ours, jobs, chunksize=16), strict=True):
             for filter, name, reason, kind in rows:
@@ -139,7 +139,7 @@ def main() -> None:
             for filter in FILTERS:
                 exact, plain = (said.get((filter, name), "") for name in SPLITTERS)
                 if bool(exact) != bool(plain):
-                    changed[filter]["plain keeps" if exact else "plain drops"] += 1
+                    changed[filter][f"{id.partition('/')[0]}: plain {'keeps' if exact else 'drops'}"] += 1
     table = {}
     for filter in FILTERS:
         found = kinds[filter, "spacy"]
@@ -154,7 +154,7 @@ def main() -> None:
                 kind: {"documents": len(ids), "ids": ids[:EXAMPLES]} for kind, ids in sorted(found.items())
             },
             "reasons": dict(reasons[filter, "spacy"].most_common()),
-            "decisions that change with plain words": dict(changed[filter]),
+            "decisions that change with plain words": dict(changed[filter].most_common()),
         }
         row = table[filter]
         print(
