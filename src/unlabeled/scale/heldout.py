@@ -1,0 +1,86 @@
+"""The loss that laws are fitted to: of one fixed set of held-out examples, the same for every run of a sweep.
+
+text with a likelihood      nats per token, every token but the first of its window
+images with a likelihood    bits per dimension, exact or an upper bound as the method says
+everything else             the method's own loss, of its first part, with noise, masks and views drawn from fixed seeds
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from unlabeled.core.batch import Batch
+from unlabeled.core.clock import Clock
+from unlabeled.core.method import Method, capabilities
+from unlabeled.data.order import mix
+from unlabeled.data.store import Store
+from unlabeled.parallel.world import device
+
+__all__ = ["HeldOut", "held_out", "unit_of"]
+
+AT_ONCE = 64  # examples that are scored together
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """loss: a mean over examples; error: its standard error, examples taken as independent; seconds: what it took."""
+
+    loss: float
+    error: float
+    unit: str
+    examples: int
+    seconds: float
+
+
+def unit_of(method: Method) -> str:
+    """What the loss of this method is measured in."""
+    if "score" in capabilities(method):
+        if method.spec.kind == "text" and method.window():
+            return "nats per token"
+        if method.spec.kind == "image":
+            return "bits per dimension"
+    return "loss"
+
+
+@torch.no_grad()
+def held_out(method: Method, store: Store, examples: int) -> HeldOut:
+    """Measure a method in evaluation mode on at most so many examples, spread evenly over the store."""
+    began, unit = time.perf_counter(), unit_of(method)
+    count = min(examples, len(store))
+    chosen = np.linspace(0, len(store) - 1, count).round().astype(np.int64)
+    size = min(count, method.config.batch) if method.couples else AT_ONCE
+    values, weights = [], []
+    training = method.training
+    method.eval()
+    for number, start in enumerate(range(0, count, size)):
+        batch = method.collate(store.batch(chosen[start : start + size]))
+        batch = {k: v.to(device()) for k, v in batch.items()}
+        if unit == "loss":
+            value, weight = _own_loss(method, batch, number)
+            values.append(np.array([value]))
+            weights.append(np.array([weight]))
+            continue
+        nats = -method.score(batch).double().cpu().numpy()  # type: ignore[attr-defined]
+        per = method.window() if unit == "nats per token" else batch["image"][0].numel() * math.log(2)
+        values.append(nats / per)
+        weights.append(np.ones(len(nats)))
+    method.train(training)
+    value, weight = np.concatenate(values), np.concatenate(weights)
+    mean = float(np.average(value, weights=weight))
+    spread = float(np.sqrt(np.average((value - mean) ** 2, weights=weight) / max(1, len(value) - 1)))
+    return HeldOut(mean, spread, unit, count, time.perf_counter() - began)
+
+
+def _own_loss(method: Method, batch: Batch, number: int) -> tuple[float, float]:
+    """The loss of the first part on a batch that is transformed from a seed of its own, and what it is a mean over."""
+    clock, state = Clock(progress=1.0), torch.get_rng_state()
+    torch.manual_seed(mix(0, number))
+    name, seen = next(iter(method.updates(method.transform(batch, clock), clock)))
+    loss, items = float(method.loss(seen, name, clock).loss), float(method.count(seen, name))
+    torch.set_rng_state(state)
+    return loss, items
