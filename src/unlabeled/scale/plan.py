@@ -105,7 +105,7 @@ class Plan:
                 said["asked"],
                 tuple(said["cautions"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(f"{path} is no plan; make one with: unlabeled scale plan --out {path}") from error
 
 

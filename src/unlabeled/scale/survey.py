@@ -34,7 +34,7 @@ __all__ = ["FAMILIES", "Convention", "Family", "Size", "Survey", "survey"]
 
 Convention = Literal["with_head", "total", "non_embedding", "active"]
 
-PILOTS, PILOT = 6, "1.2s"  # sizes that are timed, and how long each
+PILOTS, PILOT, PILOT_STEPS = 6, 2e11, (5, 25)  # sizes that are timed; FLOPs for each, and steps at least and at most
 PER_RUN = 1.5  # seconds for the folder, two checkpoints and the model, besides preparing the data
 SCORED, SCORED_TEXT = 2048, 1024  # held-out examples: of windows, 131,072 tokens where one has 128
 
@@ -215,9 +215,11 @@ def survey(
     chosen = sorted({round(i) for i in np.linspace(0, len(kept) - 1, PILOTS)})
     timed: list[tuple[float, float]] = []
     for i in chosen:
-        step, score = _pilot(system, kept[i][1], store, test, threads)
+        flops = kept[i][3] * plain.batch
+        steps = int(np.clip(PILOT / flops, *PILOT_STEPS))
+        step, score = _pilot(system, kept[i][1], store, test, threads, steps)
         timed.append((step, score))
-        rate_said = f"{kept[i][3] * plain.batch / step:.2g} FLOP/s"
+        rate_said = f"{flops / step:.2g} FLOP/s"
         say(f"{kept[i][2][convention]:,} parameters: {1000 * step:.1f} ms a step, {rate_said}")
     x, at = np.log([k[3] for k in kept]), np.log([kept[i][3] for i in chosen])
     steps, scores = (np.exp(np.interp(x, at, np.log([t[j] for t in timed]))) for j in (0, 1))
@@ -259,20 +261,22 @@ def _built(kind: type[Method], system: str, config: Any, spec: Spec) -> Method:
     return method
 
 
-def _pilot(system: str, method: Method, store: Store, test: Store, threads: int) -> tuple[float, float]:
-    """Seconds of a step and of scoring one held-out example, with so many threads; the method is used up."""
+def _pilot(system: str, method: Method, store: Store, test: Store, threads: int, steps: int) -> tuple[float, float]:
+    """Seconds of a step (the middle one of some) and of scoring one held-out example, with so many threads; the method is
+    used up."""
     before, rows = torch.get_num_threads(), []
     torch.set_num_threads(threads)
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             run = Run.create(Path(folder) / "pilot", {"system": system})
-            settings = Settings(budget=PILOT, log_every="0.2s", save_every="1000s")
+            settings = Settings(budget=f"{steps + 1}steps", log_every="1steps", save_every="1000s")
             Trainer(method, store, run, settings, [lambda row: rows.append(row) if "step" in row else None]).train()
-        first, last = rows[0], rows[-1]
-        step = (last["seconds"] - first["seconds"]) / max(1, last["step"] - first["step"]) if len(rows) > 1 else 0.0
+        step = (
+            method.config.batch * (store.window or 1) / float(np.median([row["items_per_second"] for row in rows[1:]]))
+        )
         held_out(method, test, 8)
         count = 64
-        return step or last["seconds"] / last["step"], held_out(method, test, count).seconds / min(count, len(test))
+        return step, held_out(method, test, count).seconds / min(count, len(test))
     finally:
         torch.set_num_threads(before)
 
