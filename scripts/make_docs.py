@@ -1,4 +1,4 @@
-"""Write what is generated of the documentation: the table of methods in README.md and one page per method in docs/.
+"""Write what is generated of the documentation: the tables of methods and of recipes, and one page per method in docs/.
 
 Run: python scripts/make_docs.py [--check]      --check changes nothing and fails where something is out of date
 """
@@ -16,7 +16,7 @@ from unlabeled.cli.methods import describe
 from unlabeled.core import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- methods: made by scripts/make_docs.py -->", "<!-- end of methods -->"
+MARKS = "<!-- {}: made by scripts/make_docs.py -->", "<!-- end of {} -->"
 
 
 def table(found: list[Mapping[str, Any]]) -> str:
@@ -34,6 +34,21 @@ def table(found: list[Mapping[str, Any]]) -> str:
             f"| {', '.join(one['capabilities'])} | {variants} | {paper['title']} ({paper['year']}) |"
         )
     return "\n".join(lines)
+
+
+def recipes() -> str:
+    """The recipes of curation as Markdown, one line each."""
+    from unlabeled.curate import catalogue
+
+    lines = ["| recipe | what stays | published in |", "|---|---|---|"]
+    return "\n".join(lines + [f"| `{n}` | {r.about} | {r.paper} |" for n, r in catalogue.recipes().items()])
+
+
+def between(path: Path, what: str, made: str) -> str:
+    """A file's text with what lies between the marks of `what` made anew."""
+    begin, end = (mark.format(what) for mark in MARKS)
+    before, _, rest = path.read_text().partition(begin)
+    return f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
 
 
 def page(one: Mapping[str, Any]) -> str:
@@ -81,10 +96,8 @@ def _headlines(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(check: bool) -> int:
     found = [describe(name) for name in catalogue.methods()]
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    wanted = {readme: f"{before}{BEGIN}\n{table(found)}\n{END}{after}"}
+    readme, guide = ROOT / "README.md", ROOT / "docs" / "curation.md"
+    wanted = {readme: between(readme, "methods", table(found)), guide: between(guide, "recipes", recipes())}
     wanted |= {ROOT / "docs" / "methods" / f"{one['name']}.md": page(one) for one in found}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:

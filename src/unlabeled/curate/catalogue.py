@@ -5,7 +5,9 @@ A file ends in `RECIPE = Recipe(...)`, named after the file, or in `RECIPES = {"
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -17,10 +19,11 @@ from unlabeled.core.errors import UserError, suggest
 from unlabeled.curate.mix import Mix
 from unlabeled.curate.recipe import Recipe
 
-__all__ = ["mix", "mixes", "recipe", "recipes"]
+__all__ = ["FILE_MODULE", "load", "mix", "mixes", "recipe", "recipes"]
 
 RULES = Path(__file__).parent / "rules"
 MIXES = Path(__file__).parent.parent / "recipes"
+FILE_MODULE = "unlabeled_recipe_"  # how modules of users' files are called, before a hash of the path
 
 
 def _modules(folder: Path, package: str) -> list[ModuleType]:
@@ -55,10 +58,10 @@ def recipe(name: str) -> Recipe:
                 f"There is no recipe {name!r}{suggest(name, recipes()) or '.'} There are: {', '.join(recipes())}."
             )
         return recipes()[name]
-    found = _recipes_of(_load(Path(name)))
+    found = _recipes_of(load(Path(name)))
     if not found:
         raise UserError(f"{name} has no recipe: let it end in RECIPE = Recipe(...).")
-    return next(iter(found.values()))
+    return dataclasses.replace(next(iter(found.values())), file=str(Path(name).resolve()))
 
 
 def mix(name: str) -> Mix:
@@ -78,17 +81,21 @@ def _recipes_of(module: ModuleType) -> dict[str, Recipe]:
     return {module.RECIPE.name: module.RECIPE} if hasattr(module, "RECIPE") else {}
 
 
-def _load(path: Path) -> ModuleType:
-    """A user's file as a module that workers find again: by its name, with its folder on the path of both."""
+def load(path: Path) -> ModuleType:
+    """A user's file as a module under a name of its own, so that what is pickled of it is found again: workers load the same
+    file before they unpickle (`plan.plan_at`).
+
+    Raises:
+        UserError: where there is no such file, or it cannot be imported.
+    """
     if not path.is_file():
         raise UserError(f"There is no file {path}; name a Python file that ends in RECIPE = Recipe(...).")
-    name = path.stem
-    found = importlib.util.find_spec(name)
-    if found is not None and Path(found.origin or "").resolve() != path.resolve():
-        raise UserError(f"A module called {name} is there already; give {path} another name.")
-    if found is None:
-        sys.path.insert(0, str(path.resolve().parent))  # spawned workers take over the path
+    name = f"{FILE_MODULE}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        return importlib.import_module(name)
+        spec.loader.exec_module(module)
     except Exception as error:
         raise UserError(f"{path} cannot be imported: {type(error).__name__}: {error}.") from error
+    return module

@@ -28,6 +28,7 @@ import numpy as np
 from unlabeled.core.errors import UserError
 from unlabeled.curate import ledger
 from unlabeled.curate.between import group, select, sketched
+from unlabeled.curate.catalogue import FILE_MODULE
 from unlabeled.curate.finish import Finish, deal, gather, held
 from unlabeled.curate.passes import run_pass
 from unlabeled.curate.plan import Plan, Progress, folder_of, jobs_of, publish, run_all, summaries_of
@@ -133,7 +134,8 @@ def _described(value: Any) -> Any:
     if callable(value):
         code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
         told = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16] if code else ""
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)} {told}".strip()
+        module = "" if value.__module__.startswith(FILE_MODULE) else value.__module__
+        return f"{module}.{getattr(value, '__qualname__', type(value).__qualname__)} {told}".strip()
     if isinstance(value, (str, Path)) and os.sep in str(value) and Path(value).exists():
         return [str(value), *_content(Path(value))]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
@@ -147,7 +149,11 @@ def _content(path: Path) -> list[str]:
 
 def _identity(recipe: Recipe, tasks: Sequence[Any]) -> str:
     """Digest of the recipe, the input and the version: who has the same gets the same bytes."""
-    about = [_described(recipe), [task.fingerprint for task in tasks], importlib.metadata.version("unlabeled")]
+    about = [
+        _described(dataclasses.replace(recipe, file="")),
+        [task.fingerprint for task in tasks],
+        importlib.metadata.version("unlabeled"),
+    ]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

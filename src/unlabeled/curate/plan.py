@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unlabeled.core.errors import UserError
+from unlabeled.curate import catalogue
 from unlabeled.curate.recipe import Recipe
 from unlabeled.curate.runner import Runner
 from unlabeled.curate.steps import kind_of
@@ -85,7 +86,7 @@ def publish(plan: Plan, alone: bool) -> None:
     path = plan.work / "plan.pickle"
     _HERE.pop(path, None)
     try:
-        put(path, pickle.dumps(plan))
+        put(path, pickle.dumps((plan.recipe.file, pickle.dumps(plan))))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         if not alone:
             raise UserError(
@@ -102,7 +103,10 @@ def plan_at(path: Path) -> Plan:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(path: Path, changed_ns: int) -> Plan:
-    return pickle.loads(path.read_bytes())
+    file, plan = pickle.loads(path.read_bytes())
+    if file:  # functions of a user's recipe are pickled by name
+        catalogue.load(Path(file))
+    return pickle.loads(plan)
 
 
 def run_all(

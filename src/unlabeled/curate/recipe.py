@@ -104,6 +104,9 @@ class Sometimes:
     rule: Rule
     probability: float
 
+    def __post_init__(self) -> None:
+        _needs_a_rule(self.rule)
+
     @property
     def name(self) -> str:
         return self.rule.name
@@ -123,6 +126,9 @@ class Where:
     holds: Callable[[Document], bool]
     rule: Rule
 
+    def __post_init__(self) -> None:
+        _needs_a_rule(self.rule)
+
     @property
     def name(self) -> str:
         return self.rule.name
@@ -140,6 +146,7 @@ class Recipe:
     about: one line for the list of recipes. paper: where the rules are published.
     mix: how the sources are weighted at the end (`mix.Mix`), or None. hold_out: share kept for validation, and again
         for test.
+    file: the Python file that it is from, if it is a user's.
     words: how texts are split into words, "plain" (ours) or "spacy" (blank English of spaCy, as datatrove counts).
     extract: what turns HTML into text, "resiliparse", "trafilatura" or "justext"; "" leaves it as it is.
     """
@@ -150,6 +157,7 @@ class Recipe:
     paper: str = ""
     mix: Any = None
     hold_out: float = 0.0
+    file: str = ""
     words: Literal["plain", "spacy"] = "plain"
     extract: Literal["resiliparse", "trafilatura", "justext", ""] = "resiliparse"
 
@@ -161,16 +169,33 @@ class Recipe:
         """
         steps, known = list(self.steps), {}
         for place, step in enumerate(steps):
+            bound = _inside(step)
             for limit in ("at_least", "at_most"):
-                if isinstance(step, Bound) and math.isfinite(getattr(step, limit)):
+                if isinstance(bound, Bound) and math.isfinite(getattr(bound, limit)):
                     known[f"{step.name}.{limit}"] = place
         for name, value in limits.items():
             if name not in known:
                 raise UserError(
                     f"{self.name} has no limit {name!r}{suggest(name, known) or '.'} Its limits: {', '.join(known)}."
                 )
-            steps[known[name]] = dataclasses.replace(steps[known[name]], **{name.rpartition(".")[2]: value})
+            steps[known[name]] = _with_limit(steps[known[name]], name.rpartition(".")[2], value)
         return dataclasses.replace(self, steps=steps)
+
+
+def _needs_a_rule(rule: Any) -> None:
+    if not callable(rule):
+        raise UserError(f"{rule.name} looks at the whole corpus: it cannot be asked of some documents alone.")
+
+
+def _inside(step: Any) -> Any:
+    """The rule that a step asks of some documents, or now and then; else the step."""
+    return _inside(step.rule) if isinstance(step, (Where, Sometimes)) else step
+
+
+def _with_limit(step: Any, limit: str, value: float) -> Any:
+    if isinstance(step, (Where, Sometimes)):
+        return dataclasses.replace(step, rule=_with_limit(step.rule, limit, value))
+    return dataclasses.replace(step, **{limit: value})
 
 
 def _name_of(function: Callable[..., Any]) -> str:
