@@ -40,7 +40,7 @@ COLUMNS = (
     "tokens", "examples", "epochs", "flops", "flops_6nd", "loss", "loss_error", "unit", "train_loss", "lr", "batch", "steps",
     "seconds", "scoring_seconds", "path",
 )  # fmt: skip
-SAVE_EVERY = "30s"
+SAVE_EVERY, LOG_EVERY = "30s", "1s"
 
 Watcher = Callable[[Plan, Path, set[str]], None]  # the plan, the folder, names of runs that are under way
 
@@ -188,7 +188,7 @@ def _trained(job: Mapping[str, Any], path: Path) -> Run:
             return found
         return recipe.resume(path, observers=job["observers"])
     shutil.rmtree(path, ignore_errors=True)  # what was killed while the folder was made
-    settings = Settings(budget=budget, seed=one["seed"], save_every=SAVE_EVERY, keep=1)
+    settings = Settings(budget=budget, seed=one["seed"], save_every=SAVE_EVERY, log_every=LOG_EVERY, keep=1)
     return recipe.train(
         job["system"],
         job["data"],
