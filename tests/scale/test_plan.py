@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from unlabeled.core import catalogue
 from unlabeled.core.config import resolve
 from unlabeled.core.errors import UserError
-from unlabeled.scale.plan import Plan, lay_out, plan, recentred
+from unlabeled.scale.plan import Plan, lay_out, plan, recentred, target
 from unlabeled.scale.survey import FAMILIES
 
 HOUR = 3600
@@ -94,7 +94,7 @@ def test_whatever_is_asked_for_is_kept_or_refused_in_one_sentence(survey, minute
         assert any(word in str(error) for word in ("give", "lower", "raise"))
         return
     assert made.seconds <= minutes * 60 * 0.9
-    assert made.groups == budgets and min(r.steps for r in made.runs) >= 50
+    assert made.groups == budgets and min(r.steps for r in made.runs) >= 100
     assert all(len(group) >= 4 for group in sizes_of(made))
 
 
@@ -142,6 +142,15 @@ def test_sizes_move_to_where_the_first_budget_found_its_best(survey):
     for before, after in zip(by_group(made, "flops"), by_group(anew, "flops")):
         assert np.mean(after) == pytest.approx(np.mean(before), rel=0.02)
     assert recentred(made, [], 1) == made and recentred(made, rows, 4) == made
+
+
+def test_a_target_is_one_run_of_the_nearest_size(survey):
+    made = target(survey, 3e13, 400_000)
+    (run,) = made.runs
+    assert run.flops == pytest.approx(3e13, rel=0.001) and run.params["with_head"] == 24 * 128**2
+    assert run.tokens == pytest.approx(3e13 / (6 * 24 * 128**2), rel=0.001)
+    with pytest.raises(UserError, match="give more, or a smaller size"):
+        target(survey, 1e11, 400_000)
 
 
 def test_a_plan_is_a_file(survey, tmp_path):

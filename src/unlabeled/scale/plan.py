@@ -26,12 +26,12 @@ from unlabeled.core.errors import UserError, suggest
 from unlabeled.engine.record import write_atomically
 from unlabeled.scale.survey import Convention, Size, Survey, survey
 
-__all__ = ["Design", "Plan", "Planned", "lay_out", "plan", "recentred"]
+__all__ = ["Design", "Plan", "Planned", "lay_out", "plan", "recentred", "target"]
 
-Design = Literal["isoflop", "grid", "ladder"]
+Design = Literal["isoflop", "grid", "ladder", "target"]
 
 WARMUP = 0.05  # of a run, at most
-FEWEST_STEPS = 50  # of a run; below, the schedule of the learning rate is a staircase
+FEWEST_STEPS = 100  # of a run; below, the schedule of the learning rate is a staircase
 FEWEST_SIZES = 4  # of a budget; three points fit any parabola
 FILL = 0.9  # of a budget in time is planned for: pilots are short, and runs share the machine
 
@@ -244,6 +244,22 @@ def lay_out(
             "(Muennighoff et al. 2023)."
         )
     return Plan(design, budget, found, tuple(made), asked, tuple(cautions))
+
+
+def target(found: Survey, flops: float, params: float, seeds: Sequence[int] = (0,)) -> Plan:
+    """One run, of the size next to `params` for so many FLOPs: a forecast is written down, then this is run.
+
+    Raises:
+        UserError: where it would have too few steps.
+    """
+    size = min(found.sizes, key=lambda s: abs(math.log(found.n(s) / params)))
+    steps = round(flops / _step_flops(found, size))
+    if steps < FEWEST_STEPS:
+        raise UserError(
+            f"{flops:.1e} FLOPs are {steps} steps of {found.n(size):,} parameters; give more, or a smaller size."
+        )
+    runs = tuple(_planned(found, "target", 0, size, steps, seed) for seed in seeds)
+    return Plan("target", f"{flops:.6g}flops", found, runs, {"params": params, "seeds": list(seeds)})
 
 
 def recentred(old: Plan, rows: Sequence[Mapping[str, Any]], done: int) -> Plan:

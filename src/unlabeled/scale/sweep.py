@@ -37,8 +37,8 @@ __all__ = ["COLUMNS", "run", "table", "write_table"]
 
 COLUMNS = (
     "name", "system", "group", "seed", "params", "params_total", "params_non_embedding", "params_with_head", "params_active",
-    "tokens", "examples", "epochs", "flops", "flops_6nd", "loss", "loss_error", "unit", "train_loss", "lr", "batch", "steps",
-    "seconds", "scoring_seconds", "path",
+    "tokens", "examples", "epochs", "flops", "flops_6nd", "loss", "loss_error", "unit", "train_loss", "lr", "batch",
+    "batch_tokens", "steps", "seconds", "scoring_seconds", "path",
 )  # fmt: skip
 SAVE_EVERY, LOG_EVERY = "30s", "1s"
 
@@ -149,7 +149,7 @@ def _job(plan: Plan, one: Planned, folder: Path) -> dict[str, Any]:
 
 
 def _one(job: Mapping[str, Any]) -> None:
-    """Train a run to its end and score it; what goes wrong with it alone is written into its row."""
+    """Train a run to its end and score it; one that diverges is a row that says so, and the others go on."""
     one, folder = job["run"], Path(job["folder"])
     path = folder / one["name"]
     with _alone(folder / f".{one['name']}.lock"):
@@ -157,12 +157,13 @@ def _one(job: Mapping[str, Any]) -> None:
             return
         try:
             trained, row = _trained(job, path), {"state": "finished"}
-        except Interrupted:
-            raise
-        except UserError as error:
-            if not (path / "config.json").exists():  # of the data or the settings, and so of every run
+        except Exception as error:
+            reports = sorted(path.glob("non-finite-step-*.json"))
+            if not reports or isinstance(error, Interrupted):
                 raise
-            write_atomically(path / "scale.json", json.dumps({"state": "failed", "why": str(error)}))
+            step = reports[-1].stem.rpartition("-")[2]
+            why = f"the loss was no finite number at step {step}, at a learning rate of {one['lr']}"
+            write_atomically(path / "scale.json", json.dumps({"state": "failed", "why": why}))
             return
         model, status = load(trained.path), trained.status
         found = held_out(model.method, model.store(model.source.split("test")), job["scored"])
@@ -257,7 +258,7 @@ def _row(plan: Plan, one: Planned, folder: Path) -> dict[str, Any]:
     row |= {f"params_{name}": count for name, count in one.params.items()}
     row |= {"tokens": one.tokens or one.examples, "examples": one.examples, "flops": one.flops}
     row |= {"flops_6nd": 6 * n * row["tokens"], "lr": one.lr, "batch": one.batch, "steps": one.steps, "path": one.name}
-    row |= {"overrides": dict(one.overrides), "convention": s.convention}
+    row |= {"batch_tokens": one.batch * s.per_example, "overrides": dict(one.overrides), "convention": s.convention}
     if _settled(path):
         return row | json.loads((path / "scale.json").read_text())
     return row | {"state": Run(path).status["state"] if (path / "config.json").exists() else "waiting"}
