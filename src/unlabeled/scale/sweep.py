@@ -157,7 +157,7 @@ def _one(job: Mapping[str, Any]) -> None:
             return
         try:
             trained, row = _trained(job, path), {"state": "finished"}
-        except Exception as error:
+        except BaseException as error:  # of which a failed roll-back is one
             reports = sorted(path.glob("non-finite-step-*.json"))
             if not reports or isinstance(error, Interrupted):
                 raise
