@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from record import record
 
+from unlabeled.curate.dedup.near import Near
 from unlabeled.curate.document import Document
-from unlabeled.curate.near import Near
 from unlabeled.curate.recipe import Drop, Recipe
 from unlabeled.curate.rules.codex import RECIPES
 

@@ -35,9 +35,9 @@ from pathlib import Path
 import numpy as np
 
 from unlabeled.core.places import cache
-from unlabeled.curate.components import Components, edges
+from unlabeled.curate.dedup.components import Components, edges
+from unlabeled.curate.dedup.near import Near, probability, shingles
 from unlabeled.curate.document import Document
-from unlabeled.curate.near import Near, probability, shingles
 
 BANDS, ROWS, SIZE = 14, 8, 5
 SIMILAR, RELATED = 0.8, 0.6
@@ -136,7 +136,7 @@ def rensa_given(hashes: list[np.ndarray]) -> np.ndarray:
 
 
 def ours_given(hashes: list[np.ndarray]) -> np.ndarray:
-    from unlabeled.curate.near import signature
+    from unlabeled.curate.dedup.near import signature
 
     none = np.zeros(BANDS * ROWS, np.uint64)
     values = np.stack([signature(h, BANDS * ROWS) if len(h) else none for h in hashes])

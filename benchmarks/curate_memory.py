@@ -26,8 +26,8 @@ from pathlib import Path
 
 from curate_datatrove import texts
 
-from unlabeled.curate.exact import Exact
-from unlabeled.curate.near import Near
+from unlabeled.curate.dedup.exact import Exact
+from unlabeled.curate.dedup.near import Near
 from unlabeled.curate.pipeline import curate
 from unlabeled.curate.recipe import Recipe
 from unlabeled.curate.rules import gopher

@@ -9,9 +9,9 @@ comes in, with a limit below its published 0.12, because lists, menus and pages 
 duplicates after, since boilerplate hides duplicates.
 """
 
+from unlabeled.curate.dedup.exact import Exact
+from unlabeled.curate.dedup.near import Near
 from unlabeled.curate.document import Document
-from unlabeled.curate.exact import Exact
-from unlabeled.curate.near import Near
 from unlabeled.curate.recipe import Recipe, Where
 from unlabeled.curate.rules import codex, fineweb, gopher
 from unlabeled.curate.steps import kind_of

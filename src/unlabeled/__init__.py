@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unlabeled.core.catalogue import method, methods
+    from unlabeled.curate.pipeline import curate
     from unlabeled.data.sources import source
     from unlabeled.engine.recipe import resume, train
     from unlabeled.fit import fit
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Model", "__version__", "fit", "load", "method", "methods", "resume", "source", "train"]
+__all__ = ["Model", "__version__", "curate", "fit", "load", "method", "methods", "resume", "source", "train"]
 
 _HOMES = {
     "Model": "unlabeled.model",
+    "curate": "unlabeled.curate.pipeline",
     "fit": "unlabeled.fit",
     "load": "unlabeled.model",
     "method": "unlabeled.core.catalogue",
@@ -35,11 +37,12 @@ _HOMES = {
     "source": "unlabeled.data.sources",
     "train": "unlabeled.engine.recipe",
 }
-_BOTH = ("fit", "methods")  # names of a function here and of a module or package below
+_BOTH = ("curate", "fit", "methods")  # names of a function here and of a module or package below
 
 
 class _CallableModule(ModuleType):
-    """`unlabeled.fit` is a module and `unlabeled.methods` a package; calling them calls the function so named."""
+    """`unlabeled.fit` is a module, `unlabeled.methods` and `unlabeled.curate` are packages; calling them calls the
+    function so named."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self.__name__.rpartition(".")[2]

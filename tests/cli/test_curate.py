@@ -34,7 +34,7 @@ def heap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "heap" / "shout.txt").write_text(page(99).upper())
     (tmp_path / "heap" / "broken.txt").write_bytes(b"caf\xe9 au lait")
     (tmp_path / "mine.py").write_text(
-        "from unlabeled.curate.exact import Exact\nfrom unlabeled.curate.recipe import Bound, Recipe\n"
+        "from unlabeled.curate.dedup.exact import Exact\nfrom unlabeled.curate.recipe import Bound, Recipe\n"
         "def long(document):\n    return len(document.text)\n"
         "RECIPE = Recipe('mine', [Bound(long, at_least=10), Exact()])\n"
     )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate.bloom import BloomFilter, Ngrams, bff
+from unlabeled.curate.dedup.bloom import BloomFilter, Ngrams, bff
 from unlabeled.curate.document import Document
 from unlabeled.curate.recipe import Drop, Edited, Outcome
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlabeled.curate.components import Components, best, edges
+from unlabeled.curate.dedup.components import Components, best, edges
 
 
 def by_hand(count, pairs):

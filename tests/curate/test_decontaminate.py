@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
 from unlabeled.curate.decontaminate import Decontaminate, _spans
+from unlabeled.curate.dedup.hashing import folded
 from unlabeled.curate.document import Document
-from unlabeled.curate.hashing import folded
 from unlabeled.curate.recipe import Drop, Edited
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate import exact
+from unlabeled.curate.dedup import exact
+from unlabeled.curate.dedup.exact import Exact, Lines, Spans, hashed_url, normal_url
 from unlabeled.curate.document import Document
-from unlabeled.curate.exact import Exact, Lines, Spans, hashed_url, normal_url
 from unlabeled.curate.recipe import Drop, Edited
 from unlabeled.curate.sentences import count
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate import extract as module
 from unlabeled.curate.document import Document
-from unlabeled.curate.extract import EXTRACTORS, LONGEST, extract
+from unlabeled.curate.reading import extract as module
+from unlabeled.curate.reading.extract import EXTRACTORS, LONGEST, extract
 from unlabeled.curate.recipe import Drop, Edited
 
 SENTENCES = [

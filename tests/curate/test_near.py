@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate import near
-from unlabeled.curate.compat import datasketch, grams
-from unlabeled.curate.components import Components, edges
+from unlabeled.curate.dedup import near
+from unlabeled.curate.dedup.compat import datasketch, grams
+from unlabeled.curate.dedup.components import Components, edges
+from unlabeled.curate.dedup.hashing import drawn, folded, rolled
+from unlabeled.curate.dedup.near import PRESETS, Near, jaccard, optimal, preset, probability, shingles, signature
 from unlabeled.curate.document import Document
-from unlabeled.curate.hashing import drawn, folded, rolled
-from unlabeled.curate.near import PRESETS, Near, jaccard, optimal, preset, probability, shingles, signature
 from unlabeled.curate.words import fold
 
 VOCABULARY = [f"w{i}" for i in range(5000)]
@@ -209,7 +209,7 @@ def test_folding_does_not_depend_on_where_a_long_text_is_cut(monkeypatch):
     rng = np.random.default_rng(3)
     text = " ".join(prose(rng, 5000)) + "\u00e9"
     whole = [folded(t) for t in (text, text[:-1])]
-    monkeypatch.setattr("unlabeled.curate.hashing._MOST", 64)
+    monkeypatch.setattr("unlabeled.curate.dedup.hashing._MOST", 64)
     assert all(np.array_equal(folded(t), w) for t, w in zip((text, text[:-1]), whole))
     assert len(folded("x" * 200)) == 4 and folded("y " + "x" * 200).tolist()[1:] == folded("x" * 200).tolist()
 

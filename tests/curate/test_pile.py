@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
+from unlabeled.curate.dedup.near import optimal
 from unlabeled.curate.document import Document
-from unlabeled.curate.near import optimal
 from unlabeled.curate.quality import quality, train
 from unlabeled.curate.recipe import Drop
 from unlabeled.curate.rules.pile import RECIPE, pile, scored_text

@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate import written
 from unlabeled.curate.catalogue import recipe as recipe_of
+from unlabeled.curate.dedup.exact import Exact
+from unlabeled.curate.dedup.near import Near
+from unlabeled.curate.dedup.substrings import Substrings, cut
 from unlabeled.curate.document import Document
-from unlabeled.curate.exact import Exact
 from unlabeled.curate.ledger import explain
 from unlabeled.curate.mix import Mix
-from unlabeled.curate.near import Near
 from unlabeled.curate.pipeline import curate
 from unlabeled.curate.recipe import Bound, Drop, Edit, Edited, Recipe
-from unlabeled.curate.substrings import Substrings, cut
+from unlabeled.curate.running import written
 from unlabeled.data.sources import source
 
 WORDS = (
@@ -162,8 +162,8 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypat
                 raise KeyboardInterrupt
             put(path, content)
 
-        for module in ("plan", "between", "passes", "finish", "pipeline"):
-            module = sys.modules[f"unlabeled.curate.{module}"]
+        for name in ("plan", "between", "passes", "finish"):
+            module = sys.modules[f"unlabeled.curate.running.{name}"]
             if hasattr(module, "put"):
                 monkeypatch.setattr(module, "put", failing)
         try:
@@ -178,7 +178,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypat
 def test_killed_it_goes_on(tmp_path: Path) -> None:
     heap(tmp_path / "heap", 300)
     (tmp_path / "slow.py").write_text(
-        "import time\nfrom unlabeled.curate.exact import Exact\nfrom unlabeled.curate.recipe import Bound, Recipe\n"
+        "import time\nfrom unlabeled.curate.dedup.exact import Exact\nfrom unlabeled.curate.recipe import Bound, Recipe\n"
         "def slow(document):\n    time.sleep(0.005)\n    return len(document.text)\n"
         "RECIPE = Recipe('slow', [Bound(slow, at_least=20), Exact()])\n"
     )
@@ -295,6 +295,17 @@ def test_the_corpus_can_be_trained_on(tmp_path: Path) -> None:
     data = source(out)
     assert data.kind == "text" and len(data) == len(texts(out))
     assert data[0].fields["text"] == texts(out)[0]
+
+
+def test_it_is_called_as_a_function_of_the_package(tmp_path: Path) -> None:
+    import unlabeled
+
+    folder = heap(tmp_path / "heap")
+    made = unlabeled.curate(
+        {"a": folder / "web", "b": str(folder / "books")}, "code-codex", tmp_path / "out", workers=1
+    )
+    assert set(made.totals["sources"]) <= {"a", "b"} and unlabeled.source(made.out).kind == "text"
+    assert callable(unlabeled.curate.pipeline.curate)
 
 
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:

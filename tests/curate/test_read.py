@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate import contents, decode, read
 from unlabeled.curate.document import Document
-from unlabeled.curate.read import Task, documents, plan
+from unlabeled.curate.reading import contents, decode, read
+from unlabeled.curate.reading.read import Task, documents, plan
 from unlabeled.data.source import Quarantined
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -526,6 +526,6 @@ def test_zstandard_is_asked_for(folder, monkeypatch):
 
 def test_reading_starts_small():
     heavy = "{'torch', 'pyarrow', 'scipy', 'zstandard', 'PIL'}"
-    code = f"import sys, unlabeled.curate.read, unlabeled.curate.extract; print({heavy} & sys.modules.keys())"
+    code = f"import sys, unlabeled.curate.reading.read, unlabeled.curate.reading.extract; print({heavy} & sys.modules.keys())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "set()"

@@ -10,8 +10,8 @@ import pytest
 
 from unlabeled.core.errors import UserError
 from unlabeled.curate.catalogue import RULES, mixes, recipe, recipes
+from unlabeled.curate.dedup.exact import Exact
 from unlabeled.curate.document import Document, once
-from unlabeled.curate.exact import Exact
 from unlabeled.curate.mix import Mix
 from unlabeled.curate.recipe import Bound, Drop, Edit, Edited, Recipe, Sometimes, Where
 from unlabeled.curate.steps import kind_of, rank_of

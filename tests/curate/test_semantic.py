@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.curate.encoders import Numbers, documents, numbers, pixels
 from unlabeled.core.errors import UserError
 from unlabeled.core.places import cache
-from unlabeled.curate import semantic
+from unlabeled.curate.dedup import semantic
+from unlabeled.curate.dedup.semantic import Semantic, embed_texts, nearest_before
 from unlabeled.curate.document import Document
-from unlabeled.curate.semantic import Semantic, embed_texts, nearest_before
 
 
 def rows(n=300, width=16, groups=40, spread=0.15, seed=0):
@@ -251,6 +251,6 @@ def test_nothing_heavy_is_imported_until_needed():
     import subprocess
     import sys
 
-    said = "import sys, unlabeled.curate.semantic, unlabeled.curate.prune; print('torch' in sys.modules)"
+    said = "import sys, unlabeled.curate.dedup.semantic, unlabeled.curate.prune; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlabeled.core.errors import UserError
+from unlabeled.curate.dedup.substrings import Substrings, cut
 from unlabeled.curate.document import Document
 from unlabeled.curate.recipe import Drop, Edited
-from unlabeled.curate.substrings import Substrings, cut
 
 
 def encoded(text: str) -> bytes:

@@ -157,8 +157,8 @@ def _recipe(got: Curate) -> Recipe:
 
         steps.append(Decontaminate(tuple(str(path.resolve()) for path in got.against)))
     if got.encoder is not None:
+        from unlabeled.curate.dedup.semantic import Semantic
         from unlabeled.curate.prune import Prototypes
-        from unlabeled.curate.semantic import Semantic
 
         run = str(got.encoder.resolve())
         steps.append(Semantic(run) if got.keep is None else Prototypes(run, keep=got.keep))
@@ -170,9 +170,9 @@ def _recipe(got: Curate) -> Recipe:
 
 def _classifier(good: Path, bad: Path, out: Path | None) -> Any:
     """A rule that drops what is more like the bad examples; the classifier is kept beside the corpus."""
-    from unlabeled.curate import read
     from unlabeled.curate.document import Document
     from unlabeled.curate.quality import Quality, train
+    from unlabeled.curate.reading import read
 
     def documents(place: Path) -> Iterator[Document]:
         for task in read.plan([("", place)])[0]:

@@ -38,9 +38,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate.compat import _simplified
+from unlabeled.curate.dedup.compat import _simplified
+from unlabeled.curate.dedup.hashing import folded, mix, rolled
 from unlabeled.curate.document import Document
-from unlabeled.curate.hashing import folded, mix, rolled
 from unlabeled.curate.recipe import Drop, Edited, Outcome
 from unlabeled.curate.words import fold, hash_of
 

@@ -26,16 +26,16 @@ from typing import Any
 import numpy as np
 
 from unlabeled.core.errors import UserError
-from unlabeled.curate import ledger
-from unlabeled.curate.between import group, select, sketched
+from unlabeled.curate import catalogue, ledger
 from unlabeled.curate.catalogue import FILE_MODULE
-from unlabeled.curate.finish import Finish, deal, gather, held
-from unlabeled.curate.passes import run_pass
-from unlabeled.curate.plan import Plan, Progress, folder_of, jobs_of, publish, run_all, summaries_of
 from unlabeled.curate.recipe import Bound, Edit, Recipe, Where
-from unlabeled.curate.runner import Engine, Runner, cores, runner
+from unlabeled.curate.running.between import group, select, sketched
+from unlabeled.curate.running.finish import Finish, deal, gather, held
+from unlabeled.curate.running.passes import run_pass
+from unlabeled.curate.running.plan import Plan, Progress, folder_of, jobs_of, publish, run_all, summaries_of
+from unlabeled.curate.running.runner import Engine, Runner, cores, runner
+from unlabeled.curate.running.written import Rows, put
 from unlabeled.curate.steps import kind_of
-from unlabeled.curate.written import Rows, put
 from unlabeled.data.sources.files import digest_of_files
 
 __all__ = ["Result", "curate"]
@@ -58,24 +58,31 @@ class Result:
 
 
 def curate(
-    places: Sequence[tuple[str, Path]],
-    recipe: Recipe,
-    out: Path,
+    data: str | Path | Mapping[str, str | Path] | Sequence[tuple[str, Path]],
+    recipe: Recipe | str,
+    out: str | Path,
     *,
     workers: int = 0,
     engine: Engine = "local",
     task_bytes: int = TASK_BYTES,
     progress: Progress = lambda what, done, count: None,
 ) -> Result:
-    """Curate the data at some places into the folder `out`, or go on with it where it was interrupted.
+    """Curate raw documents into the folder `out`, or go on with it where it was interrupted.
 
-    places: (name of the source or "", path) in order of precedence. workers: processes, all cores if 0; with Ray tasks at a
-    time. progress: called with what is being done, jobs done, jobs in all.
+        unlabeled.curate("crawl/", "fineweb", "corpus")
+        unlabeled.curate({"web": "crawl/", "code": "src/"}, Recipe("mine", [Exact(), Near()]), "corpus")
+
+    data: a folder or file; or several by the name of the source, in order of precedence, "" for no name of its own.
+    recipe: one, or its name, or the path of a file. workers: processes, all cores if 0; with Ray tasks at a time. progress:
+    called with what is being done, jobs done, jobs in all.
 
     Raises:
-        UserError: where nothing can be read, nothing is kept, or `out` holds something else.
+        UserError: where nothing can be read, or `out` holds something else.
     """
-    from unlabeled.curate import read
+    places = [("", Path(data))] if isinstance(data, (str, Path)) else _places(data)
+    recipe = catalogue.recipe(recipe) if isinstance(recipe, str) else recipe
+    out = Path(out)
+    from unlabeled.curate.reading import read
 
     tasks, refused = read.plan(places, task_bytes)
     if not tasks:
@@ -99,11 +106,15 @@ def curate(
     return Result(out, totals)
 
 
+def _places(data: Mapping[str, str | Path] | Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    return [(name, Path(path)) for name, path in (data.items() if isinstance(data, Mapping) else data)]
+
+
 # ---- before the first pass ----------------------------------------------------------------------------------
 
 
 def _with_extraction(recipe: Recipe) -> Recipe:
-    from unlabeled.curate.extract import extract
+    from unlabeled.curate.reading.extract import extract
 
     if not recipe.extract:
         return recipe

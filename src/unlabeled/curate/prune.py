@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from unlabeled.core.errors import BadRecord, UserError
-from unlabeled.curate.semantic import Corpus, Selection, embed_texts, encoder_for, in_order
+from unlabeled.curate.dedup.semantic import Corpus, Selection, embed_texts, encoder_for, in_order
 
 if TYPE_CHECKING:
     from unlabeled.data.source import Source

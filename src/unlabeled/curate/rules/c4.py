@@ -30,8 +30,8 @@ from urllib.parse import urlsplit
 
 from unlabeled.core.errors import UserError
 from unlabeled.curate import measures as of
+from unlabeled.curate.dedup.exact import Exact, Lines, Spans, normal_url
 from unlabeled.curate.document import Document
-from unlabeled.curate.exact import Exact, Lines, Spans, normal_url
 from unlabeled.curate.language import Language
 from unlabeled.curate.recipe import Bound, Drop, Edited, Outcome, Recipe
 from unlabeled.curate.sentences import count

@@ -36,10 +36,10 @@ from typing import Any
 
 import numpy as np
 
+from unlabeled.curate.dedup.exact import Exact
+from unlabeled.curate.dedup.near import PRESETS, Near, signature
 from unlabeled.curate.document import Document, once
-from unlabeled.curate.exact import Exact
 from unlabeled.curate.measures import characters
-from unlabeled.curate.near import PRESETS, Near, signature
 from unlabeled.curate.recipe import Bound, Drop, Edit, Outcome, Recipe, Sometimes, Where
 from unlabeled.curate.words import hash_of
 

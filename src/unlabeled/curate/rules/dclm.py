@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 
 from unlabeled.curate import measures as of
-from unlabeled.curate.bloom import Ngrams
+from unlabeled.curate.dedup.bloom import Ngrams
 from unlabeled.curate.document import Document, once
 from unlabeled.curate.language import Language
 from unlabeled.curate.recipe import Bound, Edit, Recipe

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unlabeled.curate.language import Language
-
 from unlabeled.curate import measures as of
-from unlabeled.curate.near import preset
+from unlabeled.curate.dedup.near import preset
+from unlabeled.curate.language import Language
 from unlabeled.curate.pii import PII
 from unlabeled.curate.recipe import Bound, Recipe
 from unlabeled.curate.rules.c4 import DATATROVE

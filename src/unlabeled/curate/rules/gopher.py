@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import partial
 
 from unlabeled.curate import measures as of
-from unlabeled.curate.near import Near
+from unlabeled.curate.dedup.near import Near
 from unlabeled.curate.recipe import Bound, Recipe
 
 __all__ = ["QUALITY", "RECIPE", "REPETITION"]

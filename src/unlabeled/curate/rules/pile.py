@@ -30,9 +30,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unlabeled.curate.dedup.near import Near
 from unlabeled.curate.document import Document
 from unlabeled.curate.language import Language
-from unlabeled.curate.near import Near
 from unlabeled.curate.quality import Pareto
 from unlabeled.curate.recipe import Bound, Outcome, Recipe, Where
 from unlabeled.curate.rules.codex import bytes_of

@@ -9,7 +9,7 @@ URLs are judged first, by lists that the user gives (the paper starts from the U
 passed on here): `refinedweb(domains=..., strict=..., hard=..., soft=...)`, with `Blocked` for each.
 
 Left out: the paper's removal of repeated substrings of 50 tokens after the near duplicates, of which `Substrings` cuts the
-like in bytes (`unlabeled.curate.substrings`), and of URLs met in earlier parts of the crawl.
+like in bytes (`unlabeled.curate.dedup.substrings`), and of URLs met in earlier parts of the crawl.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from unlabeled.curate.language import Language
-
 from unlabeled.core.errors import UserError
+from unlabeled.curate.dedup.near import preset
 from unlabeled.curate.document import Document
-from unlabeled.curate.near import preset
+from unlabeled.curate.language import Language
 from unlabeled.curate.recipe import Drop, Edit, Edited, Outcome, Recipe
 from unlabeled.curate.rules.gopher import QUALITY, REPETITION
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from unlabeled.core.errors import BadRecord
-from unlabeled.curate.decode import DOCUMENT_BYTES, FIELD_ROWS, describes
 from unlabeled.curate.document import Document
-from unlabeled.curate.unpack import BLOCK, line_of, opened
+from unlabeled.curate.reading.decode import DOCUMENT_BYTES, FIELD_ROWS, describes
+from unlabeled.curate.reading.unpack import BLOCK, line_of, opened
 from unlabeled.data.source import Quarantined
 from unlabeled.data.sources.text import TEXT_FIELDS, checked_text
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from unlabeled.curate import keys
 from unlabeled.curate.document import Document
-from unlabeled.curate.plan import Plan, Progress, folder_of, jobs_of, plan_at, run_all, save, table_of
-from unlabeled.curate.runner import Runner
+from unlabeled.curate.running import keys
+from unlabeled.curate.running.plan import Plan, Progress, folder_of, jobs_of, plan_at, run_all, save, table_of
+from unlabeled.curate.running.runner import Runner
+from unlabeled.curate.running.written import batches, put, stored
 from unlabeled.curate.steps import kind_of, rank_of
 from unlabeled.curate.words import splitter
-from unlabeled.curate.written import batches, put, stored
 
 __all__ = ["group", "key_records", "select", "sketched"]
 
@@ -126,7 +126,7 @@ def _join(plan: Plan, number: int, step: Any, first_pass: Sequence[Mapping[str, 
 
     8 bytes are held for each document of the corpus, besides the pairs found and what a step holds to verify them.
     """
-    from unlabeled.curate.components import Components, best
+    from unlabeled.curate.dedup.components import Components, best
 
     folder = folder_of(plan, number)
     edges = np.concatenate([np.zeros(0, keys.EDGE), *map(np.load, sorted((folder / "found").glob("*.npy")))])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unlabeled.core.errors import BadRecord
-from unlabeled.curate.unpack import broken
+from unlabeled.curate.reading.unpack import broken
 from unlabeled.data.sources.text import TEXT_FIELDS, checked_text, read_text
 
 __all__ = [

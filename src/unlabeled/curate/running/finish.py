@@ -21,8 +21,8 @@ import numpy as np
 
 from unlabeled.curate.document import Document
 from unlabeled.curate.mix import bucket, copies, held_out, order
+from unlabeled.curate.running.written import BATCH_CHARACTERS, Rows, batches, put, safe, stored
 from unlabeled.curate.words import hash_of
-from unlabeled.curate.written import BATCH_CHARACTERS, Rows, batches, put, safe, stored
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,8 +28,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from unlabeled.core.errors import UserError
+from unlabeled.curate.dedup.hashing import folded, mix, rolled
 from unlabeled.curate.document import Document
-from unlabeled.curate.hashing import folded, mix, rolled
 from unlabeled.curate.recipe import Drop, Edited, Outcome
 from unlabeled.curate.words import hash_of
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 from unlabeled.core.errors import BadRecord, UserError
-from unlabeled.curate.decode import (
+from unlabeled.curate.document import Document
+from unlabeled.curate.reading.decode import (
     CUTTABLE,
     DOCUMENT_BYTES,
     FORMATS,
@@ -30,8 +31,7 @@ from unlabeled.curate.decode import (
     utf8,
     wide,
 )
-from unlabeled.curate.document import Document
-from unlabeled.curate.unpack import (
+from unlabeled.curate.reading.unpack import (
     BLOCK,
     UNPACKED,
     Budget,
@@ -43,7 +43,7 @@ from unlabeled.curate.unpack import (
     plain_errors,
     unpacked,
 )
-from unlabeled.curate.warc import page_of, records_of
+from unlabeled.curate.reading.warc import page_of, records_of
 from unlabeled.curate.words import hash_of
 from unlabeled.data.recognise import HEAD_BYTES, describe, sniff
 from unlabeled.data.source import Quarantined

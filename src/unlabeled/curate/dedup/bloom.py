@@ -27,10 +27,10 @@ from typing import Literal
 import numpy as np
 
 from unlabeled.core.errors import UserError
+from unlabeled.curate.dedup.hashing import mix, rolled
+from unlabeled.curate.dedup.substrings import firsts, mapped
 from unlabeled.curate.document import Document
-from unlabeled.curate.hashing import mix, rolled
 from unlabeled.curate.recipe import Drop, Edited, Outcome
-from unlabeled.curate.substrings import firsts, mapped
 
 __all__ = ["BloomFilter", "Ngrams", "bff"]
 

@@ -32,9 +32,9 @@ from typing import Any, Literal
 import numpy as np
 
 from unlabeled.core.errors import UserError, suggest
-from unlabeled.curate.compat import datasketch, datatrove, grams
+from unlabeled.curate.dedup.compat import datasketch, datatrove, grams
+from unlabeled.curate.dedup.hashing import drawn, folded, mix, rolled
 from unlabeled.curate.document import Document
-from unlabeled.curate.hashing import drawn, folded, mix, rolled
 
 __all__ = ["PRESETS", "Near", "jaccard", "optimal", "preset", "probability", "shingles", "signature"]
 

@@ -32,10 +32,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from unlabeled.core.errors import BadRecord, UserError
-from unlabeled.curate.contents import Content, Item, members_of_zip
-from unlabeled.curate.decode import CUTTABLE, DOCUMENT_BYTES, is_document_a_line, is_object_a_line, kind_of, wide
-from unlabeled.curate.parquet import rows_of, table_of
-from unlabeled.curate.unpack import BLOCK, blocks_of, opened
+from unlabeled.curate.reading.contents import Content, Item, members_of_zip
+from unlabeled.curate.reading.decode import (
+    CUTTABLE,
+    DOCUMENT_BYTES,
+    is_document_a_line,
+    is_object_a_line,
+    kind_of,
+    wide,
+)
+from unlabeled.curate.reading.parquet import rows_of, table_of
+from unlabeled.curate.reading.unpack import BLOCK, blocks_of, opened
 from unlabeled.data.source import Quarantined
 from unlabeled.data.sources.files import printable
 from unlabeled.data.sources.folder import Listed, walk

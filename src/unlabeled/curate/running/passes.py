@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from unlabeled.curate import keys
-from unlabeled.curate.between import key_records
 from unlabeled.curate.document import Document
 from unlabeled.curate.ledger import Tally, number_of
-from unlabeled.curate.plan import Plan, folder_of, plan_at, table_of
 from unlabeled.curate.recipe import Bound, Drop, Edited, Where
+from unlabeled.curate.running import keys
+from unlabeled.curate.running.between import key_records
+from unlabeled.curate.running.plan import Plan, folder_of, plan_at, table_of
+from unlabeled.curate.running.written import Documents, Rows, put, stored
 from unlabeled.curate.steps import kind_of
 from unlabeled.curate.words import splitter
-from unlabeled.curate.written import Documents, Rows, put, stored
 
 __all__ = ["run_pass"]
 
@@ -128,7 +128,7 @@ def _entering(plan: Plan, number: int, task: int) -> Iterator[tuple[int, Documen
     """(row in the ledger, document or None where it was refused, what it was) of one task, in order of reading."""
     words = splitter(plan.recipe.words)
     if number == 0:
-        from unlabeled.curate import read
+        from unlabeled.curate.reading import read
 
         for row, item in enumerate(read.documents(plan.tasks[task])):
             if isinstance(item, Document):

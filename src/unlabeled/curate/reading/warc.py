@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from unlabeled.core.errors import BadRecord
-from unlabeled.curate.decode import DOCUMENT_BYTES, html_of
-from unlabeled.curate.unpack import Reader, unpacked
+from unlabeled.curate.reading.decode import DOCUMENT_BYTES, html_of
+from unlabeled.curate.reading.unpack import Reader, unpacked
 from unlabeled.data.recognise import HEAD_BYTES, describe, sniff
 from unlabeled.data.sources.files import printable
 

@@ -15,9 +15,9 @@ import numpy as np
 from unlabeled.core.errors import UserError
 from unlabeled.curate import catalogue
 from unlabeled.curate.recipe import Recipe
-from unlabeled.curate.runner import Runner
+from unlabeled.curate.running.runner import Runner
+from unlabeled.curate.running.written import put
 from unlabeled.curate.steps import kind_of
-from unlabeled.curate.written import put
 
 __all__ = [
     "Plan",

@@ -1,0 +1,1 @@
+"""Copies, near copies, repeated text and repeated meaning: the steps over the whole corpus."""
