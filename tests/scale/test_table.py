@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_names_of_columns_and_what_follows_from_them(tmp_path: Path) -> None:
     ],
 )
 def test_bad_tables_end_in_one_sentence(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
         fit(read(csv(tmp_path, text)), "chinchilla")
     assert "\n" not in str(caught.value)
 
@@ -59,7 +60,7 @@ def test_bad_tables_end_in_one_sentence(tmp_path: Path, text: str, said: str) ->
 def test_losses_below_the_entropy_are_refused(tmp_path: Path) -> None:
     path = csv(tmp_path, "params,tokens,loss\n1,2,3\n2,3,0.5\n")
     assert len(read(path)) == 2
-    with pytest.raises(UserError, match="line 3: a loss of 0.5 is below the entropy 0.9"):
+    with pytest.raises(UserError, match=r"line 3: a loss of 0\.5 is below the entropy 0\.9"):
         read(path, entropy=0.9)
 
 
@@ -73,7 +74,7 @@ def test_what_is_no_table(tmp_path: Path) -> None:
         read(tmp_path / "picture")
     with pytest.raises(UserError, match="no column losss"):
         read(csv(tmp_path, "params,tokens,loss\n1,2,3\n"), columns={"loss": "losss"})
-    with pytest.raises(UserError, match="there is no law|There is no law chinchila; did you mean chinchilla"):
+    with pytest.raises(UserError, match="There is no law chinchila; did you mean chinchilla"):
         fit(Table({"params": [1.0, 2], "tokens": [1.0, 2], "loss": [2.0, 1]}), "chinchila")
 
 

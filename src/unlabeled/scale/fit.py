@@ -208,7 +208,8 @@ def fit_law(
     shown = {k: float(v[0]) for k, v in law.shown(best[None]).items()}
     drawn = {k: v.numpy() for k, v in law.shown(samples).items()} if len(samples) else {}
     intervals = {k: interval(v, level) for k, v in drawn.items()}
-    errors = {k: float(np.std(v[np.isfinite(v)])) for k, v in drawn.items()}
+    with np.errstate(over="ignore"):  # a scale such as N_c of an exponent near zero is beyond all bounds
+        errors = {k: float(np.std(v[np.isfinite(v)])) for k, v in drawn.items()}
     good = ends.points[ends.values.argsort()[:_POLISHED]]
     heldout, missing = _heldout(table, law, torch.cat([best[None], good]), held, min(draws, 200), level, delta, seed)
     notes = (*table.notes, *base, *([missing] if missing else []))

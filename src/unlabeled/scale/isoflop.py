@@ -316,7 +316,7 @@ def fit_envelope(table: Table, *, skip: float = 0.05, draws: int = 1000, level: 
     """The run of least loss at each of 1,500 values of compute, and the power law of its size.
 
     table: a row for each logged step, with the label `run` (or `name`). skip: first share of each run that is warm-up. Values of
-    compute at which the smallest or the largest size is best are left out: a better size may lie beyond.
+    compute at which the next smaller or the next larger size was not trained are left out: it might be better.
 
     Raises:
         UserError: where the rows are no curves, or no size between the smallest and the largest is ever best.
@@ -344,7 +344,8 @@ def fit_envelope(table: Table, *, skip: float = 0.05, draws: int = 1000, level: 
     every = _followed(losses, sizes, per_token, grid)
     if every is None:
         raise UserError(
-            f"{table.source}: only the smallest or the largest size is ever best; train sizes beyond them, or longer."
+            f"{table.source}: no size is ever best between a smaller and a larger one trained for as much; "
+            "train more sizes and lengths."
         )
     frontier, values = every
     random = np.random.default_rng(seed)
@@ -403,7 +404,15 @@ def _followed(
     """The envelope (points, 4) where a size between the extremes is best, and its power laws."""
     best = losses.argmin(0)
     lowest = losses[best, np.arange(len(grid))]
-    between = np.isfinite(lowest) & (size[best] > size.min()) & (size[best] < size.max())
+    # a size is known to be best only where the next smaller and the next larger one were trained for as much compute
+    known, place = np.unique(size, return_inverse=True)
+    covered = np.array([np.isfinite(losses[place == k]).any(0) for k in range(len(known))])
+    rank = place[best]
+    inner = np.clip(rank, 1, max(len(known) - 2, 1))
+    between = np.isfinite(lowest) & (rank > 0) & (rank < len(known) - 1)
+    if len(known) < 3:
+        return None
+    between &= covered[inner - 1, np.arange(len(grid))] & covered[inner + 1, np.arange(len(grid))]
     if between.sum() < 2 or len(np.unique(size[best[between]])) < 2:
         return None
     compute, best = grid[between], best[between]

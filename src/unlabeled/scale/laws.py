@@ -407,7 +407,8 @@ def repeated(params: Tensor, tokens: Tensor, unique: Tensor, theta: Tensor) -> t
     """What N and D are worth where D tokens are repetitions of U unique ones: N' and D', each (rows, points).
 
     theta: (rows, 6) a, b, e, alpha = beta, log R_D*, log R_N*. D' = U + U R_D* (1 - exp(-R_D / R_D*)) with R_D = D / U - 1, and
-    the same for parameters beyond U_N, the optimal number for U tokens (Muennighoff et al. 2023, equations 5 and 6).
+    the same for parameters beyond U_N, the optimal number for U tokens (Muennighoff et al. 2023, equations 5 and 6). The
+    paper takes a, b, e, alpha from runs of one epoch alone, which is right where these have no more than U_N parameters.
     """
     a, b, _, alpha, rd, rn = (column[:, None] for column in theta.unbind(1))
     g = ((a - b) / (2 * alpha)).exp()  # G of Hoffmann's optimum with equal exponents: N_opt(D) = D G^2
