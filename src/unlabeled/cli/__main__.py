@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "write a trained model for other tools: hf, onnx",
     "report": "write the page of a run again",
     "curate": "clean, deduplicate and mix raw text by published rules, with a ledger",
+    "scale": "fit scaling laws; plan and run sweeps; count parameters and FLOPs",
     "methods": "list the systems, or describe one",
     "data": "list, fetch and look at data",
     "doctor": "say what this machine has and what to fix",

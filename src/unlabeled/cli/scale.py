@@ -1,0 +1,253 @@
+"""Scaling laws: fit them to runs, plan and run sweeps, count parameters and FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from unlabeled.cli.parse import parse
+from unlabeled.cli.say import table
+from unlabeled.core.errors import UserError
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit a law to runs; parameters with intervals, what was left out, how well it foretells, what speaks against it.
+
+    RUNS is a CSV with a header (params, tokens, flops, loss; for some laws unique_tokens, modality, kept), a sweep, or
+    a folder of run folders.
+
+    Example: unlabeled scale fit runs.csv --law chinchilla --at params=1e9 tokens=2e10
+    """
+
+    runs: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUNS")]
+    """A CSV or a folder."""
+    law: str = "chinchilla"
+    """kaplan, chinchilla, isoflop, envelope, overtraining, data-constrained, broken, mixed-modal or pruning, or another
+    that the message of a misspelt one lists."""
+    at: tuple[str, ...] = ()
+    """Foretell a run: params=1e9 tokens=2e10, as the law needs."""
+    compute: float | None = None
+    """FLOPs: the best size and length for this budget."""
+    highest: int = 0
+    """Leave out so many runs with the greatest losses."""
+    incomplete: bool = False
+    """Leave out rows without a number where the law needs one, instead of refusing the table."""
+    entropy: float | None = None
+    """Below which no loss of these data can lie."""
+    held: float | None = None
+    """FLOPs from which on runs are held out for the check; by default the largest tenth."""
+    draws: int = 1000
+    """Of the bootstrap over runs; 0 for no intervals."""
+    level: float = 0.9
+    """Of the intervals."""
+    seed: int = 0
+    """Of the bootstrap."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """Count parameters by each convention, and the FLOPs of training exactly, beside the rules of thumb.
+
+    Example: unlabeled scale count gpt2 --variant laptop
+    """
+
+    system: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SYSTEM")]
+    """Name of a system."""
+    variant: str | None = None
+    """One of its variants."""
+    data: str | None = None
+    """What it would learn from; data that ship unless given."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plan a sweep of sizes and lengths that fits a budget; short pilots measure what a size costs here.
+
+    Example: unlabeled scale plan gpt2 book.txt --budget 2h --out sweep.json
+    """
+
+    system: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SYSTEM")]
+    """gpt2, vae or ddpm, whose sizes are known."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """A folder, a file or a built-in name."""
+    budget: str = "1h"
+    """For the whole sweep: 90m, 2h, or 3e13flops."""
+    out: Path = Path("sweep.json")
+    """The plan, for `unlabeled scale run`."""
+    design: Literal["isoflop", "grid", "ladder"] = "isoflop"
+    """isoflop: sizes at a few budgets of FLOPs; grid: sizes times lengths; ladder: sizes at one ratio of tokens to them."""
+    budgets: int = 4
+    """Budgets of isoflop, lengths of a grid."""
+    sizes: int = 6
+    """Of each budget."""
+    smallest: int = 10_000
+    """Parameters."""
+    largest: int = 3_000_000
+    """Parameters."""
+    seeds: int = 1
+    """Runs of each size and length, with other seeds."""
+    workers: int = 1
+    """Runs at a time that the plan reckons with."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Train and score every run of a plan that is not yet; the same command goes on where it was stopped.
+
+    Example: unlabeled scale run sweep.json --out sweep
+    """
+
+    plan: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PLAN")]
+    """What `unlabeled scale plan` has written."""
+    out: Path = Path("sweep")
+    """Folder for the runs and their table."""
+    groups: tuple[int, ...] = ()
+    """Only these budgets, from 0: say all but the largest, to foretell that one first."""
+    workers: int | None = None
+    """Runs at a time; as planned unless given."""
+    pool: Literal["local", "submitit", "ray"] = "local"
+    """Here, on Slurm, or on a Ray cluster."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+Scale = (
+    Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Plan, tyro.conf.subcommand("plan")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Count, tyro.conf.subcommand("count")]
+)
+
+
+def main(words: Sequence[str]) -> dict[str, Any]:
+    got = parse(Scale, words, "scale", "Fit scaling laws, plan and run sweeps, count parameters and FLOPs.")
+    return {Fit: _fit, Count: _count, Plan: _plan, Run: _run}[type(got)](got)
+
+
+def _fit(got: Fit) -> dict[str, Any]:
+    inputs: dict[str, Any] = dict(map(_input, got.at))
+    if not got.runs.exists():
+        raise UserError(f"There is no file or folder {got.runs}; give a CSV of runs, a sweep or a folder of runs.")
+
+    from unlabeled.scale.fit import Fit as Fitted
+    from unlabeled.scale.fit import fit
+    from unlabeled.scale.table import read
+
+    runs = read(got.runs, entropy=got.entropy, curves=got.law == "envelope")
+    found = fit(
+        runs, got.law, highest=got.highest, incomplete=got.incomplete, held=got.held, draws=got.draws, level=got.level,
+        seed=got.seed,
+    )  # fmt: skip
+    told = found.json()
+    print(f"{found.formula}   ({found.source})")
+    print(f"{found.rows_used} runs fitted, {len(found.rows_excluded)} left out; objective {found.objective:.6g}")
+    if found.convention:
+        print(f"params counts {found.convention}")
+    rows = []
+    for name, value in found.parameters.items():
+        low, high = found.intervals.get(name, (float("nan"), float("nan")))
+        rows.append([name, f"{value:.6g}", f"{low:.4g}", f"{high:.4g}", found.units.get(name, "")])
+    print("\n" + table(["parameter", "value", "from", "to", "unit"], rows))
+    if found.rows_excluded:
+        print("\nLeft out: " + "; ".join(f"{e.run} ({e.why})" for e in found.rows_excluded[:8]))
+    if found.heldout is not None:
+        check = found.heldout
+        others = ", ".join(f"{name} {error:.2%}" for name, error in check.baselines.items())
+        print(
+            f"\nHeld out ({check.what}): {check.runs} runs foretold from {check.fitted} with a mean error of "
+            f"{check.mean_error:.2%}, at most {check.largest_error:.2%} (baselines: {others})."
+        )
+    for note in found.notes:
+        print(note)
+    print("\n" + ("\n".join(f"Mind: {reason}" for reason in found.verdict) or "Nothing speaks against this fit."))
+    if inputs or got.compute:
+        if not isinstance(found, Fitted):
+            raise UserError(f"{got.law} foretells no single runs; take chinchilla, kaplan or another law of the loss.")
+        if inputs:
+            at = found.predict(**inputs)
+            print(f"\nForetold: {at.value:.5g} (from {at.low:.5g} to {at.high:.5g}). {at.note}")
+            told["prediction"] = {"inputs": inputs, "value": at.value, "interval": [at.low, at.high], "note": at.note}
+        if got.compute:
+            best = found.optimum(got.compute)
+            print(
+                f"\nBest for {got.compute:.3g} FLOPs: {best.params:.3g} parameters "
+                f"(from {best.params_interval[0]:.3g} to {best.params_interval[1]:.3g}), {best.tokens:.3g} tokens, "
+                f"{best.tokens_per_param:.3g} for each, loss {best.loss:.4g}. {best.note}"
+            )
+            told["optimum"] = {
+                "flops": got.compute, "params": best.params, "params_interval": best.params_interval, "tokens": best.tokens,
+                "tokens_interval": best.tokens_interval, "loss": best.loss, "loss_interval": best.loss_interval,
+                "note": best.note,
+            }  # fmt: skip
+    return told
+
+
+def _input(word: str) -> tuple[str, float]:
+    name, _, value = word.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UserError(f"--at takes NAME=NUMBER, such as params=1e9, not {word!r}.") from None
+
+
+def _count(got: Count) -> dict[str, Any]:
+    from unlabeled.scale.count import count
+
+    told = count(got.system, got.variant, got.data)
+    print(table(["parameters", ""], [[name, f"{n:,}"] for name, n in told["parameters"].items()]))
+    rows = [[n, f"{v:.5g}", f"{told['ratio'].get(n, 1.0):.3f}"] for n, v in told["flops"].items()]
+    print("\n" + table([f"training FLOPs a {told['unit']}", "", "exact / this"], rows))
+    return told
+
+
+def _plan(got: Plan) -> dict[str, Any]:
+    from unlabeled.scale.plan import plan
+
+    made = plan(
+        got.system, got.data, got.budget, design=got.design, budgets=got.budgets, sizes=got.sizes, smallest=got.smallest,
+        largest=got.largest, seeds=range(got.seeds), workers=got.workers, say=print,
+    )  # fmt: skip
+    made.write(got.out)
+    rows = [
+        [
+            r.name,
+            f"{r.params[made.survey.convention]:,}",
+            f"{r.tokens or r.examples:,}",
+            f"{r.flops:.3g}",
+            f"{r.seconds:.0f}",
+        ]
+        for r in made.runs
+    ]
+    print("\n" + table(["run", "parameters", "tokens or examples", "FLOPs", "seconds"], rows))
+    for caution in made.cautions:
+        print(f"Mind: {caution}")
+    print(f"\n{len(made.runs)} runs, about {made.seconds / 60:.0f} minutes in all; the plan is in {got.out}.")
+    print(f"Next: unlabeled scale run {got.out} --out sweep")
+    return made.to_dict()
+
+
+def _run(got: Run) -> dict[str, Any]:
+    from unlabeled.scale.live import Board
+    from unlabeled.scale.plan import Plan as Planned
+    from unlabeled.scale.sweep import run
+
+    plan = Planned.read(got.plan)
+    with Board() as board:
+        rows = run(plan, got.out, workers=got.workers, pool=got.pool, groups=got.groups or None, watch=board)
+    finished = sum(row["state"] == "finished" for row in rows)
+    print(f"{finished} of {len(rows)} runs are finished; their table is {got.out / 'runs.csv'}.")
+    print(f"Next: unlabeled scale fit {got.out / 'runs.csv'} --law chinchilla")
+    return {"out": str(got.out), "runs": rows}
