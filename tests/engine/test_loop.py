@@ -192,6 +192,12 @@ def test_a_non_finite_loss_is_described_and_rolled_back(tmp_path):
     assert Run(tmp_path / "run").metrics()[-1]["step"] == 5
 
 
+def test_before_the_first_checkpoint_of_a_step_it_goes_back_to_the_start(tmp_path):
+    t = trainer(tmp_path / "run", Breaks, save_every="1000s")
+    with pytest.raises(UserError, match=r"no finite number at step 7.*back at step 0"):
+        t.train()
+
+
 def test_the_log_row_measures_speed_and_memory(tmp_path):
     trainer(tmp_path / "run").train()
     row = Run(tmp_path / "run").metrics()[-1]

@@ -89,6 +89,8 @@ def restore(path: Path, method: Method, parts: dict[str, Part], average: dict[st
     facts = json.loads((path / "state.json").read_text())
     wanted = {**_weights(method), **{f"average.{n}": t for n, t in average.items()}}
     for name, part in parts.items():
+        for optimizer in part.optimizers:  # of the first checkpoint, before any step, there is no state to go back to
+            optimizer.state.clear()
         prefix = f"optimizer.{name}."
         shapes = {k.removeprefix(prefix): v for k, v in facts["optimizer"].items() if k.startswith(prefix)}
         wanted |= {prefix + key: t for key, t in part.blank_state(shapes).items()}
