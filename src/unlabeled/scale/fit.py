@@ -19,17 +19,13 @@ from torch import Tensor
 from unlabeled.core.errors import UserError
 from unlabeled.scale import laws
 from unlabeled.scale.laws import Law
-from unlabeled.scale.minimise import Minimum, by_autograd, minimise
-from unlabeled.scale.objective import by_formula, of_function, whitening
+from unlabeled.scale.objective import huber
 from unlabeled.scale.result import HeldOut, Interval, Result, interval
+from unlabeled.scale.solve import DELTA, POLISHED, bootstrap, chosen, degenerate, minimised, search, tensors
 from unlabeled.scale.table import Table
 
 __all__ = ["DELTA", "Allocation", "Fit", "Prediction", "fit", "fit_law", "score"]
 
-DELTA = 1e-3  # where Huber's loss of a log residual becomes linear (Hoffmann et al. 2022)
-_POLISHED = 64  # of the ends of the starts, minimised again to the last digit
-_SCOUT, _POLISH = 1e-7, 1e-13  # share of the objective that two steps in a row must bring
-_NEGLIGIBLE = 1e-6  # of the target at every run: a term of the law that does nothing
 _DECADES = {"params": 1.0, "tokens": 1.0, "flops": 2.0}  # that the runs should span at least; others half a decade
 
 
@@ -193,13 +189,13 @@ def fit_law(
     """`fit` for a Law."""
     size = len(law.parameters)
     table.need(law.inputs, law.target, least=size)
-    columns, target = _tensors(table, law)
-    ends, base = _search(law, columns, target, starts, delta)
-    theta, refused = _chosen(law, ends, columns, target)
+    columns, target = tensors(table, law)
+    ends, base = search(law, columns, target, starts, delta)
+    theta, refused = chosen(law, ends, columns, target)
     value = float(ends.values[theta])
     best = ends.points[theta]
     share = float((ends.values <= value * 1.01).double().mean())
-    samples = _bootstrap(law, columns, target, best, draws, delta, seed)
+    samples = bootstrap(law, columns, target, best, draws, delta, seed)
     fitted = law.log_predict(best[None], columns)[0]
     enlarged = math.sqrt(
         len(target) / max(len(target) - size, 1)
@@ -210,7 +206,7 @@ def fit_law(
     intervals = {k: interval(v, level) for k, v in drawn.items()}
     with np.errstate(over="ignore"):  # a scale such as N_c of an exponent near zero is beyond all bounds
         errors = {k: float(np.std(v[np.isfinite(v)])) for k, v in drawn.items()}
-    good = ends.points[ends.values.argsort()[:_POLISHED]]
+    good = ends.points[ends.values.argsort()[:POLISHED]]
     heldout, missing = _heldout(table, law, torch.cat([best[None], good]), held, min(draws, 200), level, delta, seed)
     notes = (*table.notes, *base, *([missing] if missing else []))
     result = Fit(
@@ -245,181 +241,12 @@ def fit_law(
 
 def score(table: Table, law: Law, theta: Tensor | Sequence[float], delta: float = DELTA) -> float:
     """The law's misfit to the table at theta, summed over runs: Huber's in log L, or half the squares where the law has those."""
-    columns, target = _tensors(table, law)
+    columns, target = tensors(table, law)
     log = law.log_predict(torch.as_tensor(theta, dtype=torch.float64)[None], columns)[0]
     residual = log.exp() - target if law.misfit == "squares" else log - target.log()
     if law.misfit != "huber":
         return float(residual.square().sum() / 2)
-    inside = residual.clamp(-delta, delta)
-    return float((inside * (residual - inside / 2)).sum())
-
-
-def _tensors(table: Table, law: Law) -> tuple[dict[str, Tensor], Tensor]:
-    columns = {name: torch.from_numpy(np.ascontiguousarray(table[name])) for name in law.inputs}
-    return columns, torch.from_numpy(np.ascontiguousarray(table[law.target]))
-
-
-def _minimised(
-    law: Law,
-    columns: Mapping[str, Tensor],
-    target: Tensor,
-    starts: Tensor,
-    delta: float,
-    weights: Tensor | None = None,
-    decrease: float = _POLISH,
-) -> Minimum:
-    """From each start, in theta; weights: (starts, points)."""
-    if law.terms is None:
-
-        def log_law(theta: Tensor) -> Tensor:
-            return law.log_predict(theta, columns)
-
-        function = of_function(log_law, target, misfit=law.misfit, delta=delta, weights=weights)
-        # autograd keeps several arrays for each term
-        return minimise(function, starts, points=len(target), decrease=decrease)
-    terms = law.terms(columns)
-    to = whitening(terms, law.power)
-    offsets = law.offsets(columns) if law.offsets else None
-    function = by_formula(
-        [t @ to for t in terms],
-        target,
-        misfit=law.misfit,
-        delta=delta,
-        weights=weights,
-        power=None if law.power is None else _place(to, law.power),
-        offsets=offsets,
-    )
-    found = minimise(function, torch.linalg.solve(to, starts.T).T, points=len(target), decrease=decrease)
-    return Minimum(found.points @ to.T, found.values, found.converged, found.steps)
-
-
-def _place(to: Tensor, power: int) -> int:
-    """Where the power is among the whitened parameters: it is mixed with no other, so its row has one entry."""
-    return int(to[power].abs().argmax())
-
-
-def _search(
-    law: Law, columns: Mapping[str, Tensor], target: Tensor, starts: Tensor | None, delta: float
-) -> tuple[Minimum, list[str]]:
-    """All starts roughly, the best of them to the last digit."""
-    notes: list[str] = []
-    if starts is None:
-        starts = law.starts(columns, target)
-    if law.first is not None:
-        base, note = _base(law.first, columns, target, delta)
-        notes.append(note)
-        found = _second(law, columns, target, base.expand(len(starts), -1), starts, delta)
-        return found, notes
-    found = _minimised(law, columns, target, starts, delta, decrease=_SCOUT)
-    order = found.values.argsort()[:_POLISHED]
-    fine = _minimised(law, columns, target, found.points[order], delta)
-    points, values = found.points.clone(), found.values.clone()
-    points[order], values[order] = fine.points, fine.values
-    return Minimum(points, values, found.converged, found.steps), notes
-
-
-def _base(law: Law, columns: Mapping[str, Tensor], target: Tensor, delta: float) -> tuple[Tensor, str]:
-    """The first law's parameters, from the runs that saw each token once.
-
-    Raises:
-        UserError: where there are too few of these.
-    """
-    once = _once(columns)
-    if int(once.sum()) <= len(law.parameters):
-        raise UserError(
-            f"Only {int(once.sum())} runs saw their tokens once (tokens no more than unique_tokens); the law needs more than "
-            f"{len(law.parameters)} of them to know what a new token is worth, so add some."
-        )
-    part = {k: v[once] for k, v in columns.items()}
-    ends, _ = _search(law, part, target[once], None, delta)
-    best, _ = _chosen(law, ends, part, target[once])
-    return ends.points[best], f"{', '.join(law.parameters)} come from the {int(once.sum())} runs of one epoch."
-
-
-def _once(columns: Mapping[str, Tensor]) -> Tensor:
-    return columns["tokens"] <= columns["unique_tokens"] * 1.001
-
-
-def _second(
-    law: Law,
-    columns: Mapping[str, Tensor],
-    target: Tensor,
-    base: Tensor,
-    starts: Tensor,
-    delta: float,
-    weights: Tensor | None = None,
-) -> Minimum:
-    """The law's last parameters where the first ones stay: base (rows, first parameters), starts (rows, the others)."""
-
-    def value(x: Tensor, rows: Tensor) -> Tensor:
-        log = law.log_predict(torch.cat([base[rows], x], 1), columns)
-        residual = log - target.log()
-        inside = residual.clamp(-delta, delta)
-        cost = inside * (residual - inside / 2)
-        # R beyond what can be told apart from "no decay" is flat; a slight pull keeps it finite
-        cost = cost if weights is None else cost * weights[rows]
-        return cost.sum(1) / (len(target) * delta**2) + 1e-6 * x.square().sum(1)
-
-    found = minimise(by_autograd(value), starts, points=len(target))
-    return Minimum(torch.cat([base, found.points], 1), found.values, found.converged, found.steps)
-
-
-def _chosen(law: Law, ends: Minimum, columns: Mapping[str, Tensor], target: Tensor) -> tuple[int, int]:
-    """The best end that is a law and no degenerate one, and how many better ones were refused."""
-    order = ends.values.argsort()
-    if not math.isfinite(float(ends.values[order[0]])):
-        raise UserError(
-            "The law is not finite at any start; look at the units of the columns (params and tokens in units of one)."
-        )
-    for refused, place in enumerate(order[: 4 * _POLISHED].tolist()):
-        if not _degenerate(law, ends.points[place], columns, target):
-            return place, refused
-    return int(order[0]), 0
-
-
-def _degenerate(law: Law, theta: Tensor, columns: Mapping[str, Tensor], target: Tensor) -> str:
-    """Why an optimum is no law, or an empty string."""
-    shown = {k: float(v[0]) for k, v in law.shown(theta[None]).items()}
-    for name in law.exponents:
-        if not 0 < shown[name] < 3:
-            return f"the exponent {name} is {shown[name]:.3g}, outside 0 to 3"
-    if law.floor and shown[law.floor] > float(target.min()):
-        return f"the floor {law.floor} = {shown[law.floor]:.4g} lies above the smallest {law.target} {float(target.min()):.4g}"
-    if law.terms is not None and law.power is None:
-        for place, term in enumerate(law.terms(columns)):
-            constant = bool((term == term[:1]).all())
-            part = (theta @ term.T).exp() / target
-            if not constant and float(part.max()) < _NEGLIGIBLE:
-                return f"the term of {law.parameters[place]} vanishes at every run"
-    return ""
-
-
-def _bootstrap(
-    law: Law, columns: Mapping[str, Tensor], target: Tensor, theta: Tensor, draws: int, delta: float, seed: int
-) -> Tensor:
-    """(draws, parameters): the law refitted to runs drawn with replacement, from the optimum of all runs."""
-    if not draws:
-        return torch.empty(0, len(theta), dtype=torch.float64)
-    weights = torch.from_numpy(_resamples(len(target), draws, len(theta), np.random.default_rng(seed)))
-    if law.first is not None:
-        once, head = _once(columns), len(law.first.parameters)
-        part = {k: v[once] for k, v in columns.items()}
-        start = theta[:head].expand(draws, -1)
-        base = _minimised(law.first, part, target[once], start, delta, weights[:, once], _SCOUT / 100)
-        found = _second(law, columns, target, base.points, theta[head:].expand(draws, -1), delta, weights)
-    else:
-        found = _minimised(law, columns, target, theta.expand(draws, -1), delta, weights, _SCOUT / 100)
-    return found.points[torch.isfinite(found.values)]
-
-
-def _resamples(runs: int, draws: int, distinct: int, random: np.random.Generator) -> np.ndarray:
-    """(draws, runs) how often each run is drawn; a draw with fewer distinct runs than parameters is drawn again."""
-    found: list[np.ndarray] = []
-    while len(found) < draws:
-        drawn = random.integers(0, runs, (draws, runs))
-        counts = np.stack([np.bincount(row, minlength=runs) for row in drawn])
-        found += list(counts[(counts > 0).sum(1) >= min(distinct, runs)])
-    return np.array(found[:draws], np.float64)
+    return float(huber(residual, delta).sum())
 
 
 def _heldout(
@@ -436,17 +263,17 @@ def _heldout(
     distinct = min((len(np.unique(small[name])) for name in law.inputs), default=0) if len(small) else 0
     if not large.any() or len(small) <= len(law.parameters) or distinct < 2:
         return None, f"No run was held out: without the largest the law could not be fitted ({len(table)} runs)."
-    columns, target = _tensors(small, law)
+    columns, target = tensors(small, law)
     try:
         if law.first is not None:
-            ends, _ = _search(law, columns, target, None, delta)
+            ends, _ = search(law, columns, target, None, delta)
         else:
-            ends = _minimised(law, columns, target, starts, delta)
-        best, _ = _chosen(law, ends, columns, target)
+            ends = minimised(law, columns, target, starts, delta)
+        best, _ = chosen(law, ends, columns, target)
     except UserError as error:
         return None, f"No run was held out: {error}"
     theta = ends.points[best]
-    new, truth = _tensors(table.rows(large), law)
+    new, truth = tensors(table.rows(large), law)
     foretold = law.log_predict(theta[None], new)[0].exp()
     errors = ((foretold - truth).abs() / truth).numpy()
     last = target[int(np.lexsort((target.numpy(), -small[key]))[0])]
@@ -455,7 +282,7 @@ def _heldout(
     )
     covered = None
     if draws:
-        samples = _bootstrap(law, columns, target, theta, draws, delta, seed)
+        samples = bootstrap(law, columns, target, theta, draws, delta, seed)
         enlarged = math.sqrt(len(target) / max(len(target) - len(theta), 1))
         residuals = (target.log() - law.log_predict(theta[None], columns)[0]).numpy() * enlarged
         noise = np.random.default_rng(seed).choice(residuals, (len(samples), len(truth)))
@@ -490,7 +317,7 @@ def _line(inputs: list[np.ndarray], target: np.ndarray, new: list[np.ndarray]) -
 def _judged(found: Fit, share: float) -> list[str]:
     """Reasons not to trust a fit, in words."""
     law, table, size = found.form, found.table, len(found.theta)
-    columns, target = _tensors(table, law)
+    columns, target = tensors(table, law)
     said = []
     if len(table) < 2 * size:
         said.append(f"{len(table)} runs for {size} parameters: the intervals mean little.")
@@ -500,7 +327,7 @@ def _judged(found: Fit, share: float) -> list[str]:
             said.append(
                 f"The runs span {wide:.1f} decades of {name}, and {_DECADES.get(name, 0.5):g} is the least to see an exponent."
             )
-    why = _degenerate(law, found.theta, columns, target)
+    why = degenerate(law, found.theta, columns, target)
     if why:
         said.append(f"The optimum is degenerate: {why}.")
     if share < 0.01 and found.details["starts"] >= 100:
