@@ -31,7 +31,7 @@ __all__ = ["Design", "Plan", "Planned", "lay_out", "plan", "recentred", "target"
 Design = Literal["isoflop", "grid", "ladder", "target"]
 
 WARMUP = 0.05  # of a run, at most
-FEWEST_STEPS = 100  # of a run; below, the schedule of the learning rate is a staircase
+FEWEST_STEPS, FEW_STEPS = 50, 200  # of a run: refused below the first, cautioned of below the second
 FEWEST_SIZES = 4  # of a budget; three points fit any parabola
 FILL = 0.9  # of a budget in time is planned for: pilots are short, and runs share the machine
 
@@ -242,6 +242,11 @@ def lay_out(
         cautions.append(
             f"The longest run sees its data {repeats:.0f} times; beyond four times, repeated data is worth less than new "
             "(Muennighoff et al. 2023)."
+        )
+    if (shortest := min(r.steps for r in made)) < FEW_STEPS:
+        cautions.append(
+            f"The shortest run has {shortest} steps; with so few, the loss says as much of the batch as of the size: a longer "
+            "budget or a smaller batch mends it."
         )
     return Plan(design, budget, found, tuple(made), asked, tuple(cautions))
 
