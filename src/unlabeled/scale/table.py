@@ -54,7 +54,7 @@ class Table:
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     excluded: tuple[Excluded, ...] = ()
-    convention: str = "params as the table gives them (it does not say whether embeddings count)"
+    convention: str = "what the table calls so (it does not say whether embeddings are in it)"
     notes: tuple[str, ...] = ()
     source: str = "the table"
 
@@ -182,7 +182,7 @@ def read(
     curves: bool = False,
     count: Callable[[Run], float] | None = None,
 ) -> Table:
-    """Read a CSV with a header, a run folder, a folder of runs, or several of these run folders.
+    """Read a CSV with a header, a sweep, a run folder, a folder of runs, or several run folders.
 
     columns: our name -> the name in the file, where it is none of ALIASES. convention: what `params` counts. entropy: below which
     no loss can lie. curves: of run folders, a row for each logged step and not for each run. count: parameters of a run;
@@ -193,14 +193,26 @@ def read(
     """
     if isinstance(source, str | Path):
         path = Path(source)
-        table = (
-            _of_csv(path, columns or {}) if path.is_file() else _of_runs(_runs_under(path), curves, count, str(path))
-        )
+        if (path / "runs.csv").is_file() and not curves:  # a sweep
+            table = _of_sweep(path, columns or {})
+        elif path.is_file():
+            table = _of_csv(path, columns or {})
+        else:
+            table = _of_runs(_runs_under(path), curves, count, str(path))
     else:
         runs = [run for path in source for run in _runs_under(Path(path))]
         table = _of_runs(runs, curves, count, f"{len(runs)} runs")
     table = replace(table, convention=convention or table.convention)
     return table if entropy is None or "loss" not in table else table.above_entropy(entropy)
+
+
+def _of_sweep(folder: Path, given: Mapping[str, str]) -> Table:
+    table = _of_csv(folder / "runs.csv", given)
+    try:
+        said = json.loads((folder / "plan.json").read_text()).get("convention")
+    except (OSError, ValueError, AttributeError):
+        said = None
+    return replace(table, convention=f"what the plan's convention {said!r} counts") if said else table
 
 
 def _of_csv(path: Path, given: Mapping[str, str]) -> Table:
@@ -236,10 +248,13 @@ def _of_csv(path: Path, given: Mapping[str, str]) -> Table:
             columns[known or name] = np.array(numbers, np.float64)
         else:
             labels[name] = np.array(cells)
+    notes: tuple[str, ...] = ()
+    if "examples" in columns and not columns.get("tokens", np.zeros(1)).any():
+        columns["tokens"], notes = columns["examples"], ("tokens are examples: the runs have no tokens.",)
     names = [f"line {number}" for number, _ in lines]
     if "name" in labels:
         names = [f"{said} ({line})" for said, line in zip(labels["name"], names)]
-    return Table(columns, labels, tuple(names), source=str(path))
+    return Table(columns, labels, tuple(names), notes=notes, source=str(path))
 
 
 def _named(header: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
@@ -297,7 +312,7 @@ def _of_runs(runs: Iterable[Run], curves: bool, count: Callable[[Run], float] | 
         kinds,
         tuple(names),
         tuple(excluded),
-        "params are all saved weights, embeddings included" if count is None else "params as counted by the caller",
+        "every saved weight, embeddings included" if count is None else "what the caller counts",
         ("tokens are examples where a run has no tokens.",),
         source,
     )
