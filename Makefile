@@ -2,6 +2,7 @@
 # tools and the packages that tests compare with. Stamps in .venv keep an installation from being repeated.
 PYTHON ?= python3
 BIN := .venv/bin
+CORPUS := $(HOME)/.cache/unlabeled/corpus
 
 .PHONY: demo test check bench docs clean
 
@@ -27,6 +28,14 @@ bench: .venv/.tools
 	$(BIN)/python benchmarks/hostile_folder.py
 	$(BIN)/python benchmarks/failures.py
 	for data in fashion-mnist shakespeare kernel-docs festvox-ru; do $(BIN)/unlabeled data get $$data || exit 1; done
+	$(BIN)/python benchmarks/curate_codex.py
+	$(BIN)/python benchmarks/curate_corpus.py $(CORPUS)
+	$(BIN)/python benchmarks/curate_datatrove.py $(CORPUS) --seconds 100000
+	for script in exact speed memory; do $(BIN)/python benchmarks/curate_$$script.py $(CORPUS) || exit 1; done
+	$(BIN)/python benchmarks/curate_value.py $(CORPUS) --out $(CORPUS)-value
+	$(BIN)/python benchmarks/curate_engines.py $(CORPUS)/documents/kernel-rst
+	$(BIN)/python benchmarks/curate_duplicates.py 5
+	$(BIN)/python benchmarks/scale_fit.py
 	for run in $$($(BIN)/python benchmarks/learn.py --list); do $(BIN)/python benchmarks/learn.py $$run || exit 1; done
 
 docs: .venv/.package

@@ -110,7 +110,7 @@ def main(folder: Path) -> None:
     figures: dict[str, Any] = {"sha256 of the files": digest.hexdigest()[:16]}
     for name, every in PRESETS.items():
         figures[name] = judged(RECIPES[name], documents[::every])
-    record("curate_codex", figures)
+    record("curate-codex", figures)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ Run: python benchmarks/curate_duplicates.py [ROUNDS]      (`pip install --no-dep
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import resource
@@ -33,6 +32,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from record import record
 
 from unlabeled.core.places import cache
 from unlabeled.curate.dedup.components import Components, edges
@@ -269,7 +269,7 @@ def main(rounds: int) -> None:
         "ratios": {f"{name} / ours": round(value / middle["ours"], 2) for name, value in middle.items()},
         "ratios of work": {f"{name} / ours": round(value / load["ours"], 2) for name, value in load.items()},
     }
-    print(json.dumps(figures))
+    record("curate-duplicates", figures)
 
 
 if __name__ == "__main__":

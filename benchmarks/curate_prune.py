@@ -153,7 +153,7 @@ def main() -> None:
         for (size, name, share, end), values in errors.items()
     ]
     record(
-        "curate_prune",
+        "curate-prune",
         {"test_errors": table, "seeds": asked.seeds, "seconds": round(time.perf_counter() - begun, 1)},
         results=asked.into,
     )
