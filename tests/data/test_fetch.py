@@ -230,7 +230,7 @@ def test_checksum_is_that_of_the_command_line_tool(tmp_path):
 def test_the_table_is_complete():
     from unlabeled.data.sources.fetched import _READERS
 
-    assert set(FETCHED) - set(_READERS) == {"minilm"} and set(_READERS) <= set(FETCHED)
+    assert set(FETCHED) - set(_READERS) == {"minilm", "naughty-words"} and set(_READERS) <= set(FETCHED)
     for data in FETCHED.values():
         assert data.about and data.licence and data.keep
         assert all(len(wanted) == 64 or data.package.manager == "apt" for wanted in data.keep.values())
