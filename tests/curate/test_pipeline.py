@@ -175,6 +175,18 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypat
     assert next(stops) > 15, "it was stopped at so many places"
 
 
+def test_every_recipe_is_known_again_by_another_process() -> None:
+    code = (
+        "import hashlib; from unlabeled.curate.catalogue import recipes; from unlabeled.curate.pipeline import _described\n"
+        "for name, recipe in recipes().items(): print(name, hashlib.sha256(repr(_described(recipe)).encode()).hexdigest())"
+    )
+    hashed = [{**os.environ, "PYTHONHASHSEED": seed} for seed in ("1", "2")]
+    one, two = (
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, env=e).stdout for e in hashed
+    )
+    assert one == two and one.count(b"\n") > 10
+
+
 def test_killed_it_goes_on(tmp_path: Path) -> None:
     heap(tmp_path / "heap", 300)
     (tmp_path / "slow.py").write_text(

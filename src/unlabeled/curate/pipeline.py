@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -144,12 +145,21 @@ def _described(value: Any) -> Any:
         return [_described(v) for v in value]
     if callable(value):
         code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
-        told = hashlib.sha256(code.co_code + repr(code.co_consts).encode()).hexdigest()[:16] if code else ""
+        told = hashlib.sha256(repr(_code(code)).encode()).hexdigest()[:16] if code else ""
         module = "" if value.__module__.startswith(FILE_MODULE) else value.__module__
         return f"{module}.{getattr(value, '__qualname__', type(value).__qualname__)} {told}".strip()
     if isinstance(value, (str, Path)) and os.sep in str(value) and Path(value).exists():
         return [str(value), *_content(Path(value))]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _code(code: CodeType) -> list[Any]:
+    """What a function does, without where it lies: its own code and that of the functions inside it."""
+    constants = [
+        _code(c) if isinstance(c, CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else c
+        for c in code.co_consts
+    ]
+    return [code.co_code, code.co_names, constants]
 
 
 def _content(path: Path) -> list[str]:
