@@ -21,11 +21,13 @@ from unlabeled.core.errors import UserError
 from unlabeled.curate.catalogue import recipe as recipe_of
 from unlabeled.curate.dedup.exact import Exact
 from unlabeled.curate.dedup.near import Near
+from unlabeled.curate.dedup.semantic import Semantic
 from unlabeled.curate.dedup.substrings import Substrings, cut
 from unlabeled.curate.document import Document
 from unlabeled.curate.ledger import explain
 from unlabeled.curate.mix import Mix
 from unlabeled.curate.pipeline import curate
+from unlabeled.curate.prune import Prototypes
 from unlabeled.curate.recipe import Bound, Drop, Edit, Edited, Recipe
 from unlabeled.curate.running import written
 from unlabeled.data.sources import source
@@ -361,3 +363,26 @@ def test_pairs_may_be_verified_before_they_are_joined(tmp_path: Path) -> None:
         ]["kept"]
 
     assert kept(None) == 1 and kept(0.8) == 2
+
+
+def test_an_encoder_of_our_own_drops_what_means_the_same_and_prunes(tmp_path: Path) -> None:
+    from unlabeled.cli.__main__ import main
+
+    book = tmp_path / "book.txt"
+    book.write_text(" ".join(prose(i) for i in range(200)))
+    run = tmp_path / "run"
+    assert main(["train", "bert", str(book), "--variant", "tiny", "--budget", "2steps", "--out", str(run)]) == 0
+    lines = [prose(i) for i in range(30)] + [prose(3), prose(7)]
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    for name, step, kept in (
+        ("semantic", Semantic(str(run), clusters=1, eps=1e-5), 30),
+        ("pruned", Prototypes(str(run), keep=0.5, clusters=2), 16),
+    ):
+        out = curate(tmp_path / "n.jsonl", Recipe("r", [step]), tmp_path / name, workers=1, task_bytes=3000).out
+        dropped = [row for row in ledger(out) if row["outcome"] == "dropped"]
+        assert len(texts(out)) == kept and len(dropped) == 32 - kept
+        assert all(
+            row["rule"] == step.name and row["reason"] == step.reason and row["value"] is not None for row in dropped
+        )
+        if name == "semantic":
+            assert sorted(explain(out, row["id"]).partition("stays ")[2] != "" for row in dropped) == [True, True]

@@ -42,6 +42,8 @@ class Curate:
     """Folder for the corpus, the ledger and the report."""
     set: tuple[str, ...] = ()
     """Other limits of the recipe's rules: RULE.at_most=0.2, RULE.at_least=5."""
+    words: Literal["", "plain", "spacy"] = ""
+    """How words are cut, if not as the recipe says: plain is faster, spacy as datatrove counts."""
     mix: str = ""
     """Weights of the sources: a published mix by name, or NAME=WEIGHT,NAME=WEIGHT (shares), or temperature=T."""
     against: tuple[Path, ...] = ()
@@ -165,7 +167,8 @@ def _recipe(got: Curate) -> Recipe:
     elif got.keep is not None:
         raise UserError("--keep needs the run folder of an encoder: --encoder RUN.")
     mix = _mix(got.mix) if got.mix else recipe.mix
-    return dataclasses.replace(recipe, steps=steps, mix=mix, hold_out=got.hold_out or recipe.hold_out)
+    hold_out, words = got.hold_out or recipe.hold_out, got.words or recipe.words
+    return dataclasses.replace(recipe, steps=steps, mix=mix, hold_out=hold_out, words=words)
 
 
 def _classifier(good: Path, bad: Path, out: Path | None) -> Any:

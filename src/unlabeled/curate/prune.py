@@ -59,6 +59,7 @@ class Prototypes:
     windows: int = 1
     seed: int = 0
     name: str = "prototypes"
+    reason: str = "not at the end that is kept"
     kind: ClassVar[str] = "selection"
 
     def __post_init__(self) -> None:

@@ -94,5 +94,5 @@ def _marks_of(splitter: Splitter) -> _Marks:
     try:
         from spacy.pipeline import Sentencizer
     except ImportError as error:
-        raise UserError("Sentences by spaCy need it: `pip install spacy`, or leave `words` at plain.") from error
+        raise UserError("Sentences by spaCy need it: `pip install spacy`, or take --words plain.") from error
     return _Marks(splitter, frozenset(Sentencizer.default_punct_chars))

@@ -271,7 +271,7 @@ def spacy() -> Splitter:
     try:
         from spacy.lang.en import English
     except ImportError as error:
-        raise UserError("Words by spaCy need it: `pip install spacy`, or leave `words` at plain.") from error
+        raise UserError("Words by spaCy need it: `pip install spacy`, or take --words plain.") from error
 
     def fresh() -> Any:
         tokenizer: Any = English().tokenizer

@@ -76,6 +76,7 @@ class Semantic:
     windows: int = 1
     seed: int = 0
     name: str = "semantic"
+    reason: str = "means the same"
     kind: ClassVar[str] = "selection"
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, Protocol
 
@@ -52,9 +53,21 @@ class _Here:
         return map(function, jobs)
 
 
-def _quiet_worker() -> None:
-    """Ctrl-C is for the process that was started by hand; arrays are small, more threads would only be in the way."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ready() -> None:
+    """The first thing that workers do."""
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started meanwhile never hear Ctrl-C, which is for the one that was started by hand."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -63,9 +76,11 @@ def _pool(workers: int) -> Iterator[Runner]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from concurrent.futures.process import BrokenProcessPool
 
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # inherited by the workers
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # inherited by the workers, whose arrays are small
         os.environ.setdefault(name, "1")
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _quiet_worker)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    with _deaf():
+        pool.submit(_ready)  # with this all workers are started
 
     class Pool:
         def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
