@@ -177,6 +177,35 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, monkeypat
     assert next(stops) > 15, "it was stopped at so many places"
 
 
+def test_ctrl_c_ends_in_one_sentence(tmp_path: Path) -> None:
+    heap(tmp_path / "heap", 300)
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom unlabeled.curate.recipe import Bound, Recipe\n"
+        "def slow(document):\n    time.sleep(0.02)\n    return 1.0\n"
+        "RECIPE = Recipe('slow', [Bound(slow, at_least=0)])\n"
+    )
+    words = [
+        "-m",
+        "unlabeled.cli",
+        "curate",
+        "a=heap",
+        "b=heap",
+        "--recipe",
+        "slow.py",
+        "--out",
+        "out",
+        "--workers",
+        "2",
+    ]
+    running = subprocess.Popen([sys.executable, *words], cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True)
+    while running.poll() is None and not list((tmp_path / "out").glob("work/pass-0/documents/*.part")):
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes
+    said = running.communicate(timeout=60)[1].decode()
+    assert running.returncode == 130 and "Traceback" not in said and "Process" not in said
+    assert said.strip().splitlines()[-1].endswith("give the same command again to go on.")
+
+
 def test_every_recipe_is_known_again_by_another_process() -> None:
     code = (
         "import hashlib; from unlabeled.curate.catalogue import recipes; from unlabeled.curate.pipeline import _described\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         try:
             result = curate(places, recipe, got.out, workers=got.workers, engine=got.engine, progress=progress)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop
             raise Interrupted("Stopped; nothing is lost: give the same command again to go on.") from None
 
     from unlabeled.report import curation, text_of

@@ -80,7 +80,8 @@ def _pool(workers: int) -> Iterator[Runner]:
         os.environ.setdefault(name, "1")
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     with _deaf():
-        pool.submit(_ready)  # with this all workers are started
+        for _ in range(workers):
+            pool.submit(_ready)  # each starts a worker, as none is idle yet
 
     class Pool:
         def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
@@ -101,9 +102,12 @@ def _pool(workers: int) -> Iterator[Runner]:
     try:
         yield Pool()
     except BaseException:
-        for process in list((pool._processes or {}).values()):  # what they write is put in place whole or not at all
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        with _deaf():  # a second Ctrl-C would only leave processes behind
+            for process in list(
+                (pool._processes or {}).values()
+            ):  # what they write is put in place whole or not at all
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
 
