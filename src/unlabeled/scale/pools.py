@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from unlabeled.core.errors import UserError
+from unlabeled.parallel.cluster import ray_cluster
 
 __all__ = ["Job", "Pool", "PoolName", "opened"]
 
@@ -161,14 +162,12 @@ def _submitit(folder: Path, threads: int, hours: float, options: dict[str, Any])
 
 @contextmanager
 def _ray(threads: int) -> Iterator[Pool]:
-    try:
-        import ray  # pyrefly: ignore
-    except ImportError as error:
-        raise UserError("--pool ray needs Ray: `pip install ray`.") from error
-    started = not ray.is_initialized()
-    if started:  # RAY_ADDRESS names a cluster; without one Ray starts here
-        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+    with ray_cluster("--pool ray") as ray, _submitting(ray, threads) as submit:
+        yield submit
 
+
+@contextmanager
+def _submitting(ray: Any, threads: int) -> Iterator[Pool]:
     class Running:
         def __init__(self, reference: Any) -> None:
             self.reference = reference
@@ -191,6 +190,3 @@ def _ray(threads: int) -> Iterator[Pool]:
         for reference in running:
             ray.cancel(reference)
         raise
-    finally:
-        if started:
-            ray.shutdown()

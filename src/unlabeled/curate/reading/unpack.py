@@ -132,9 +132,24 @@ def unpacked(blocks: Iterable[bytes], codec: str, limit: int) -> Iterator[bytes]
         raise BadRecord("unpacks to nothing")
 
 
-class _Zlib:
+class _Stream:
+    """A stream of the standard library, which says where it has ended and what lies behind."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def rest(self) -> bytes:
+        return self._stream.unused_data
+
+
+class _Zlib(_Stream):
     def __init__(self) -> None:
-        self._stream = zlib.decompressobj(31)  # 31: gzip with its header and check sum
+        super().__init__(zlib.decompressobj(31))  # 31: gzip with its header and check sum
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while True:
@@ -145,20 +160,9 @@ class _Zlib:
             if self._stream.eof or (not data and len(out) < BLOCK):
                 return
 
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
 
-    @property
-    def rest(self) -> bytes:
-        return self._stream.unused_data
-
-
-class _Held:
+class _Held(_Stream):
     """bz2 and xz, which hold input that they have not come to."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while True:
@@ -167,14 +171,6 @@ class _Held:
             data = b""
             if self._stream.eof or self._stream.needs_input:
                 return
-
-    @property
-    def eof(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def rest(self) -> bytes:
-        return self._stream.unused_data
 
 
 class _Zstd:

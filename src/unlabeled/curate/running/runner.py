@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, Protocol
 
 from unlabeled.core.errors import UserError
+from unlabeled.parallel.cluster import ray_cluster
 
 __all__ = ["Engine", "Runner", "cores", "runner"]
 
@@ -39,8 +40,8 @@ def runner(engine: Engine, workers: int) -> Iterator[Runner]:
         UserError: where Ray is asked for and not installed.
     """
     if engine == "ray":
-        with _ray(workers) as made:
-            yield made
+        with ray_cluster("--engine ray") as ray:
+            yield _Cluster(ray, workers)
     elif workers == 1:
         yield _Here()
     else:
@@ -103,41 +104,26 @@ def _pool(workers: int) -> Iterator[Runner]:
         yield Pool()
     except BaseException:
         with _deaf():  # a second Ctrl-C would only leave processes behind
-            for process in list(
-                (pool._processes or {}).values()
-            ):  # what they write is put in place whole or not at all
-                process.terminate()
+            for process in list((pool._processes or {}).values()):
+                process.terminate()  # what they write is put in place whole or not at all
             pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
 
 
-@contextlib.contextmanager
-def _ray(workers: int) -> Iterator[Runner]:
-    try:
-        import ray  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise UserError("--engine ray needs Ray: `pip install 'unlabeled[scale]'`.") from error
-    started = not ray.is_initialized()
-    if started:  # RAY_ADDRESS names a cluster; without one Ray starts here
-        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+class _Cluster:
+    def __init__(self, ray: Any, workers: int) -> None:
+        self._ray, self._workers = ray, workers
 
-    class Cluster:
-        def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
-            task = ray.remote(function)
-            most = workers or int(ray.cluster_resources().get("CPU", 1))
-            waiting: list[Any] = []
-            for job in jobs:
-                if len(waiting) >= 2 * most:
-                    done, waiting = ray.wait(waiting)
-                    yield ray.get(done[0])
-                waiting.append(task.remote(job))
-            while waiting:
-                done, waiting = ray.wait(waiting)
-                yield ray.get(done[0])
-
-    try:
-        yield Cluster()
-    finally:
-        if started:
-            ray.shutdown()
+    def map(self, function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+        task = self._ray.remote(function)
+        most = self._workers or int(self._ray.cluster_resources().get("CPU", 1))
+        waiting: list[Any] = []
+        for job in jobs:
+            if len(waiting) >= 2 * most:
+                done, waiting = self._ray.wait(waiting)
+                yield self._ray.get(done[0])
+            waiting.append(task.remote(job))
+        while waiting:
+            done, waiting = self._ray.wait(waiting)
+            yield self._ray.get(done[0])
