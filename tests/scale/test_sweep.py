@@ -117,6 +117,9 @@ def test_what_a_kill_leaves_behind_is_mended(whole, tmp_path):
     (folder / "n1-s0" / "scale.json").unlink()  # killed before it was scored
     (folder / "n2-s0" / "config.json").unlink()  # killed while its folder was made
     (folder / "n2-s0" / "scale.json").unlink()
+    states = {row["name"]: row["state"] for row in sweep.table(plan, folder)}
+    assert states["n1-s0"] == "scoring", "finished is what has a loss"
+    assert Board()._left(plan, sweep.table(plan, folder), {"n1-s0"}) > 0
     rows = sweep.run(plan, folder)
     assert measured(rows) == measured(whole[1])
 

@@ -89,7 +89,8 @@ def run(
 
 
 def table(plan: Plan, folder: str | Path) -> list[dict[str, Any]]:
-    """One row for each planned run: `state` is finished, failed, waiting, or what the run's status says."""
+    """One row for each planned run: `state` is finished, failed, waiting, scoring (trained, its loss
+    not measured yet), or what the run's status says."""
     return [_row(plan, one, Path(folder)) for one in plan.runs]
 
 
@@ -261,4 +262,5 @@ def _row(plan: Plan, one: Planned, folder: Path) -> dict[str, Any]:
     row |= {"batch_tokens": one.batch * s.per_example, "overrides": dict(one.overrides), "convention": s.convention}
     if _settled(path):
         return row | json.loads((path / "scale.json").read_text())
-    return row | {"state": Run(path).status["state"] if (path / "config.json").exists() else "waiting"}
+    state = Run(path).status["state"] if (path / "config.json").exists() else "waiting"
+    return row | {"state": "scoring" if state == "finished" else state}

@@ -1,0 +1,123 @@
+"""A scaling study from nothing: plan, train all budgets but the largest, foretell the largest in writing, train it, compare.
+
+The prediction lies in OUT/prediction.json, dated, before a run of the largest budget begins: the loss of each of its runs by the
+fitted law, and the size at its minimum by the isoFLOP minima of the smaller budgets. What comes out is recorded whatever it is.
+
+Run: python benchmarks/scale_study.py gpt2 kernel-docs --budget 40m --out STUDY     (goes on where it was stopped)
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import record
+
+from unlabeled.core.errors import UserError
+from unlabeled.scale.fit import fit
+from unlabeled.scale.isoflop import fit_isoflop
+from unlabeled.scale.live import Board
+from unlabeled.scale.plan import Plan, plan
+from unlabeled.scale.sweep import run
+from unlabeled.scale.table import Table, read
+
+
+def law_of(table: Table) -> dict[str, Any]:
+    """The parametric fit and the isoFLOP minima, as JSON; the reason where one cannot be had."""
+    found: dict[str, Any] = {}
+    for name in ("chinchilla", "isoflop"):
+        try:
+            found[name] = fit(table, name).json()
+        except UserError as error:
+            found[name] = str(error)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("system")
+    parser.add_argument("data")
+    parser.add_argument("--budget", default="40m")
+    parser.add_argument("--budgets", type=int, default=4)
+    parser.add_argument("--sizes", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    begun = time.perf_counter()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    written, sweep = asked.out / "plan.json", asked.out / "sweep"
+    if not written.exists():
+        made = plan(
+            asked.system,
+            asked.data,
+            asked.budget,
+            budgets=asked.budgets,
+            sizes=asked.sizes,
+            workers=asked.workers,
+            say=print,
+        )
+        made.write(written)
+    made = Plan.read(written)
+    last = made.groups - 1
+    with Board() as board:
+        rows = run(made, sweep, groups=range(last), watch=board)
+        table = read(sweep / "runs.csv", convention=made.survey.convention)
+        foretold = asked.out / "prediction.json"
+        if not foretold.exists():  # before a run of the largest budget
+            law = fit(table, "chinchilla")
+            told = {
+                row["name"]: {
+                    "params": row["params"],
+                    "tokens": row["tokens"],
+                    "loss": law.predict(params=row["params"], tokens=row["tokens"]).__dict__,
+                }
+                for row in rows
+                if row["group"] == last
+            }
+            minimum: Any
+            try:
+                minimum = fit_isoflop(table).optimum(max(row["flops"] for row in rows if row["group"] == last))
+            except UserError as error:
+                minimum = str(error)
+            at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            foretold.write_text(
+                json.dumps({"at": at, "from": len(table), "runs": told, "best size": minimum}, indent=1)
+            )
+        rows = run(made, sweep, watch=board)
+    prediction = json.loads(foretold.read_text())
+    reached = {row["name"]: row for row in rows if row["group"] == last and row["state"] == "finished"}
+    errors = {n: reached[n]["loss"] / p["loss"]["value"] - 1 for n, p in prediction["runs"].items() if n in reached}
+    inside = [
+        p["loss"]["low"] <= reached[n]["loss"] <= p["loss"]["high"]
+        for n, p in prediction["runs"].items()
+        if n in reached
+    ]
+    whole = read(sweep / "runs.csv", convention=made.survey.convention)
+    record(
+        f"scale-study-{asked.system}",
+        {
+            "unit": rows[0]["unit"],
+            "convention": made.survey.convention,
+            "asked": {"data": asked.data, "budget": asked.budget, "budgets": asked.budgets, "sizes": asked.sizes},
+            "prediction": prediction,
+            "relative errors of the prediction": {n: round(e, 5) for n, e in errors.items()},
+            "mean error": round(float(np.mean(np.abs(list(errors.values())))), 5),
+            "inside the interval": [sum(inside), len(inside)],
+            "before": law_of(table),
+            "with all runs": law_of(whole),
+            "runs": [
+                {k: row[k] for k in ("name", "group", "params", "tokens", "flops", "loss", "lr", "steps", "seconds")}
+                for row in rows
+            ],
+            "seconds": round(time.perf_counter() - begun, 1),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
