@@ -1,6 +1,8 @@
 """A recipe: rules for single documents and steps over the whole corpus, in order; data plus named functions.
 
-    from unlabeled.curate import Bound, Document, Near, Recipe
+    from unlabeled.curate.dedup.near import Near
+    from unlabeled.curate.document import Document
+    from unlabeled.curate.recipe import Bound, Recipe
     from unlabeled.curate.rules.gopher import QUALITY
 
     def shouting(document: Document) -> float:
