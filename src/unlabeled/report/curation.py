@@ -19,7 +19,7 @@ def headline(totals: Mapping[str, Any]) -> list[str]:
     """Two or three sentences that say what happened."""
     read, kept = totals["documents"]["read"], totals["documents"]["kept"]
     said = [
-        f"{kept:,} of {read:,} documents were kept ({kept / max(1, read):.0%}), {quantity(totals['bytes_written'])}B of text "
+        f"{kept:,} of {read:,} documents were kept ({100 * kept / max(1, read):.3g}%), {quantity(totals['bytes_written'])}B of text "
         f"in the corpus of {quantity(totals['characters_read'])} characters read."
     ]
     most = max(totals["rules"], key=lambda r: r["dropped"], default=None)
