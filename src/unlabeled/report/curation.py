@@ -18,9 +18,10 @@ __all__ = ["headline", "page", "tables"]
 def headline(totals: Mapping[str, Any]) -> list[str]:
     """Two or three sentences that say what happened."""
     read, kept = totals["documents"]["read"], totals["documents"]["kept"]
+    share = 100 * kept / max(1, read)
     said = [
-        f"{kept:,} of {read:,} documents were kept ({100 * kept / max(1, read):.3g}%), {quantity(totals['bytes_written'])}B of text "
-        f"in the corpus of {quantity(totals['characters_read'])} characters read."
+        f"{kept:,} of {read:,} documents were kept ({share:.3g}%), {quantity(totals['bytes_written'])}B of text in the corpus of "
+        f"{quantity(totals['characters_read'])} characters read."
     ]
     most = max(totals["rules"], key=lambda r: r["dropped"], default=None)
     if most and most["dropped"]:
