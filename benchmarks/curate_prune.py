@@ -24,7 +24,7 @@ from record import RESULTS, record
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlabeled.curate.prune import better_end, chosen, difficulty
+from unlabeled.curate.prune import Which, better_end, chosen, difficulty
 from unlabeled.data.sources import source
 from unlabeled.evaluate.baselines import pixels
 from unlabeled.model import load
@@ -128,13 +128,13 @@ def main() -> None:
         filters = filters_of(images[rows], np.random.default_rng(seed))
         x, q = patch_features(images[rows], filters), patch_features(test, filters)
         y, a = torch.from_numpy(labels[rows]), torch.from_numpy(answers)
-        ranked = [("all", "random", np.zeros(size))]
+        ranked: list[tuple[str, Which, np.ndarray]] = [("all", "random", np.zeros(size))]
         for name, features in views.items():
             value = difficulty(features[rows], seed=seed)
             ranked += [(name, "hard", value), (name, "easy", value)]
         for name, end, value in ranked:
             for share in (*SHARES, 1.0) if end == "random" else SHARES:
-                kept = chosen(value, share, end, labels[rows], seed=seed)  # type: ignore[arg-type]
+                kept = chosen(value, share, end, labels[rows], seed=seed)
                 key = size, name, share, end
                 errors.setdefault(key, []).append(error(x[kept], y[kept], q, a))
                 even.setdefault(key, []).append(balance_of(labels[rows][kept]))

@@ -17,7 +17,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import Any, Literal, Protocol
 
 from unlabeled.core.errors import UserError, suggest
 from unlabeled.curate.document import Document
+from unlabeled.curate.words import hash_of
 
 __all__ = ["Bound", "Drop", "Edit", "Edited", "Outcome", "Recipe", "Rule", "Sometimes", "Where"]
 
@@ -117,8 +117,7 @@ class Sometimes:
         outcome = self.rule(document)
         if not isinstance(outcome, Drop):
             return outcome
-        digest = hashlib.blake2b(f"{self.name}\0{document.id}".encode(), digest_size=8).digest()
-        return outcome if int.from_bytes(digest, "little") / 2**64 < self.probability else None
+        return outcome if hash_of(f"{self.name}\0{document.id}") / 2**64 < self.probability else None
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ PRESETS: Mapping[str, Near] = {
 }
 
 
-def preset(name: str, **changed: object) -> Near:
+def preset(name: str, **changed: Any) -> Near:
     """The near-duplicate step of a published corpus, with fields changed if any are named.
 
     SlimPajama's paper speaks of 13-grams of preprocessed lower-case text; its code (Cerebras modelzoo, `to_hash.py`) takes
@@ -159,7 +159,7 @@ def preset(name: str, **changed: object) -> Near:
     """
     if name not in PRESETS:
         raise UserError(f"There is no preset {name!r} for near duplicates{suggest(name, PRESETS) or '.'}")
-    return dataclasses.replace(PRESETS[name], **changed)  # type: ignore[arg-type]
+    return dataclasses.replace(PRESETS[name], **changed)
 
 
 # ---- shingles -----------------------------------------------------------------------------------------------
