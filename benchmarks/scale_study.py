@@ -45,6 +45,10 @@ def main() -> None:
     parser.add_argument("--budget", default="40m")
     parser.add_argument("--budgets", type=int, default=4)
     parser.add_argument("--sizes", type=int, default=5)
+    parser.add_argument("--ratio", type=float, default=3.0, help="between budgets")
+    parser.add_argument("--spacing", type=float, default=1.8, help="between sizes")
+    parser.add_argument("--smallest", type=int, default=10_000, help="parameters")
+    parser.add_argument("--largest", type=int, default=3_000_000, help="parameters")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
@@ -58,6 +62,10 @@ def main() -> None:
             asked.budget,
             budgets=asked.budgets,
             sizes=asked.sizes,
+            ratio=asked.ratio,
+            spacing=asked.spacing,
+            smallest=asked.smallest,
+            largest=asked.largest,
             workers=asked.workers,
             say=print,
         )
@@ -103,7 +111,7 @@ def main() -> None:
         {
             "unit": rows[0]["unit"],
             "convention": made.survey.convention,
-            "asked": {"data": asked.data, "budget": asked.budget, "budgets": asked.budgets, "sizes": asked.sizes},
+            "asked": {k: v for k, v in vars(asked).items() if k not in ("system", "out")},
             "prediction": prediction,
             "relative errors of the prediction": {n: round(e, 5) for n, e in errors.items()},
             "mean error": round(float(np.mean(np.abs(list(errors.values())))), 5),
