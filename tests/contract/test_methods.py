@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.parallel.processes import on_processes
 from unlabeled.core import catalogue
 from unlabeled.core.clock import Clock
 from unlabeled.core.config import from_dict, resolve, to_dict
+from unlabeled.core.errors import UserError
 from unlabeled.core.method import CAPABILITIES, capabilities
 from unlabeled.data.store import build
 from unlabeled.engine.launch import hand_on, handed_on
@@ -69,6 +71,68 @@ def test_its_variants_can_be_built_without_memory(name):
         with torch.device("meta"):
             method = catalogue.build(name, variant, lambda *_: spec)
         assert sum(p.numel() for p in method.parameters()) > 0
+
+
+@every
+def test_what_it_prepares_depends_on_no_other_setting_than_it_says(name):
+    kind = catalogue.method(name)
+    if kind.prepared_by is None:
+        return
+    source = source_for(kind)
+    others = [f.name for f in dataclasses.fields(kind.Config) if f.name not in kind.prepared_by]
+
+    def prepared(config):
+        """What is stored, by the spec, which names the store too."""
+        with torch.device("meta"):
+            method = kind(config, kind.measure(config, source), {})
+        example = method.prepare(source[0], np.random.default_rng(0))
+        return str(method.spec.to_dict()), (method.window(), {k: (v.dtype, v.tobytes()) for k, v in example.items()})
+
+    def choices(field):
+        said = typing.get_type_hints(kind.Config)[field]
+        return set(typing.get_args(said)) if typing.get_origin(said) is typing.Literal else set()
+
+    changed, tiny_one = 0, resolve(kind, "tiny")
+    for base in {tiny_one} | {dataclasses.replace(tiny_one, **{k: c}) for k in kind.prepared_by for c in choices(k)}:
+        spec, wanted = prepared(base)
+        for field in others:
+            near = _near(getattr(base, field)) | choices(field)
+            for other in {v[field] for v in kind.variants.values() if field in v} | near:
+                try:
+                    measured, found = prepared(dataclasses.replace(base, **{field: other}))
+                except (UserError, ValueError, RuntimeError, TypeError, AssertionError):
+                    continue  # no such model
+                changed += other != getattr(base, field)
+                assert found == wanted or measured != spec, field
+    assert changed >= len(others) // 3
+
+
+def _near(value):
+    if isinstance(value, bool):
+        return {not value}
+    return {value * 2, value // 2} if isinstance(value, int) else {value / 2} if isinstance(value, float) else set()
+
+
+def test_models_that_prepare_alike_share_a_store():
+    first, wider = tiny("gpt2"), tiny("gpt2", width=64)
+    assert build(source_for(type(first)), first).folder == build(source_for(type(wider)), wider).folder
+    longer = tiny("gpt2", context=16)
+    assert build(source_for(type(first)), first).folder != build(source_for(type(longer)), longer).folder
+
+
+def test_a_subclass_that_prepares_in_its_own_way_shares_nothing_unless_it_says_so():
+    kind = catalogue.method("gpt2")
+
+    class Odd(kind):
+        def prepare(self, record, rng):
+            return {"tokens": super().prepare(record, rng)["tokens"] % (self.config.layers + 5)}
+
+    source = source_for(kind)
+    folders = set()
+    for layers in (1, 2):
+        config = resolve(kind, "tiny", {"layers": layers})
+        folders.add(build(source, Odd(config, kind.measure(config, source), {})).folder)
+    assert len(folders) == 2
 
 
 @every

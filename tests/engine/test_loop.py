@@ -174,6 +174,19 @@ def test_signals_save_first_and_say_how_to_go_on(tmp_path, number):
     assert t.run.status["state"] == "interrupted"
 
 
+class StopsItself(Uneven):
+    def after_update(self, part, outcomes, clock):
+        if clock.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_in_the_very_last_step_is_not_lost(tmp_path):
+    t = trainer(tmp_path / "run", StopsItself, budget="3steps", save_every="1000s")
+    with pytest.raises(Interrupted, match="unlabeled resume"):
+        t.train()
+    assert t.clock.step == 3 and t.run.status["state"] == "interrupted"
+
+
 class Breaks(Uneven):
     def loss(self, batch, part, clock):
         outcome = super().loss(batch, part, clock)

@@ -112,6 +112,7 @@ class Method(nn.Module):
     share: ClassVar[float] = 1.0  # of the budget of a system of several stages, relative to the other stages
     ragged: ClassVar[tuple[str, ...]] = ()  # fields of an example whose first dimension differs between records
     couples: ClassVar[bool] = False  # True if the loss of an example depends on the others in its batch
+    prepared_by: ClassVar[tuple[str, ...] | None] = None  # settings that `prepare` and `window` see; None: any of them
     rate_hz: ClassVar[int] = 16_000  # samples a second of the waves it prepares, where it takes sound
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # entry points of a network besides forward
     goal: ClassVar[Literal["represent", "generate"]] = "represent"  # what the front door picks it for
@@ -149,6 +150,8 @@ class Method(nn.Module):
 
         Deterministic; the random part belongs to `transform`. Images are uint8 (height, width, channels), waves
         float32 (samples,) in [-1, 1], token ids int32 (length,). Raises BadRecord where the record cannot be used.
+
+        `prepared_by` names the settings it depends on besides the spec: models that agree in these share what is stored.
         """
         raise NotImplementedError
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NothingUsable", "Store", "build"]
 
+_PREPARING = ("prepared_by", "prepare", "window")  # of a method: what decides which settings name a store
 _CHUNK = 256  # records handed to the decoding threads at a time
 
 
@@ -117,7 +118,7 @@ def build(
     name = fingerprint(
         source.identity(),
         type(method).__name__,
-        to_dict(method.config),
+        _settings(method),
         spec_known,
         tokens,
         *(["whole"] if whole else []),
@@ -140,6 +141,15 @@ def build(
             "give more text or a smaller --context."
         )
     return store
+
+
+def _settings(method: Method) -> dict[str, Any]:
+    """The settings that what is prepared depends on. A subclass that prepares in its own way must name its own."""
+    kinds, every = type(method).__mro__, to_dict(method.config)
+    said, prepares, cuts = (next(i for i, k in enumerate(kinds) if n in vars(k)) for n in _PREPARING)
+    if method.prepared_by is None or said > min(prepares, cuts):
+        return every
+    return {name: every[name] for name in method.prepared_by}
 
 
 def _prepared(source: Source, method: Method, index: int) -> Example | Quarantined:

@@ -227,7 +227,7 @@ class Trainer:
             if ended or stopping or self._due(save_every, now - last_save, self.clock.step - self.last_saved):
                 self.save()
                 last_save = time.perf_counter()
-            if stopping and not ended:
+            if stopping:  # after the very last step too: whoever asked to stop may have meant more than this run
                 self.run.set_status("interrupted", step=self.clock.step)
                 raise Interrupted(
                     f"Stopped at step {self.clock.step:,}; everything is saved. "

@@ -154,6 +154,7 @@ class BERT(Method):
         "https://arxiv.org/abs/1810.04805",
     )
     takes = ("text",)
+    prepared_by = ("length", "next_sentence", "lowercase", "vocabulary", "tokenizer", "tokenizer_megabytes")
     goal = "represent"
 
     def __init__(self, config: Config, spec: Spec, given: Mapping[str, Method] | None = None) -> None:

@@ -145,6 +145,7 @@ class DDPM(Method):
         "https://arxiv.org/abs/2006.11239",
     )
     takes = ("image",)
+    prepared_by = ("image_size",)
     goal = "generate"
     likelihood = "lower bound"
 

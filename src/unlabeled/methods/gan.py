@@ -170,6 +170,7 @@ class GAN(Method):
         "https://arxiv.org/abs/1406.2661",
     )
     takes = ("image",)
+    prepared_by = ("image_size",)
     couples = True  # through batch normalisation
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {"discriminator": ("steepness",)}
     goal = "generate"

@@ -144,6 +144,7 @@ class Glow(Method):
         "https://arxiv.org/abs/1807.03039",
     )
     takes = ("image",)
+    prepared_by = ("image_size",)
     goal = "generate"
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {"flow": ("invert", "health")}
 

@@ -126,6 +126,7 @@ class GPT2(Method):
         2019,
     )
     takes = ("text",)
+    prepared_by = ("context", "tokenizer", "vocabulary", "tokenizer_megabytes")
     goal = "generate"
 
     def __init__(self, config: Config, spec: Spec, given: Mapping[str, Method] | None = None) -> None:

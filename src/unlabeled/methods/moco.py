@@ -181,6 +181,7 @@ class MoCo(Method):
         "https://arxiv.org/abs/1911.05722",
     )
     takes = ("image",)
+    prepared_by = ("image_size",)
     couples = True
     goal = "represent"
 

@@ -142,6 +142,7 @@ class SimCLR(Method):
         "https://arxiv.org/abs/2002.05709",
     )
     takes = ("image",)
+    prepared_by = ("image_size",)
     couples = True
     goal = "represent"
 

@@ -181,6 +181,7 @@ class VAE(Method):
         "https://arxiv.org/abs/1312.6114",
     )
     takes = ("image",)
+    prepared_by = ("image_size", "likelihood", "binarise")
     goal = "generate"
     likelihood = "lower bound"
 

@@ -205,6 +205,7 @@ class VQVAE(Method):
     }
     paper = PAPER
     takes = ("image",)
+    prepared_by = ("image_size",)
     goal = "generate"
     likelihood = "lower bound"
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {"codebook": ("lookup",)}

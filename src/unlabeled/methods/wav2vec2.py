@@ -255,6 +255,7 @@ class Wav2Vec2(Method):
         "https://arxiv.org/abs/2006.11477",
     )
     takes = ("wave",)
+    prepared_by = ("normalize", "longest", "mask_length", "conv_kernels", "conv_strides")
     ragged = ("wave",)
     goal = "represent"
 
