@@ -14,13 +14,10 @@ from html import escape
 
 import numpy as np
 
+from unlabeled.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, behind, number, svg, ticks
+
 __all__ = ["bars", "chart", "grid", "histogram", "picture", "png", "scatter", "ticks"]
 
-WIDTH, HEIGHT = (
-    360,
-    220,
-)  # of a chart, in CSS pixels; drawn at about this size on any screen, so that text stays legible
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 34  # margins for the axes
 POINTS = 240  # per line; more than the pixels can show is averaged
 COLOURS = 10  # variables --c0 to --c9
 
@@ -35,17 +32,17 @@ def chart(lines: Mapping[str, Sequence[tuple[float, float]]], across: str, title
     xs, ys = ticks(*_ends(x for x, _ in everything), 5), ticks(*_ends(y for _, y in everything), 5)
     to_x = _scale(min(xs[0], min(x for x, _ in everything)), max(x for x, _ in everything), LEFT, WIDTH - RIGHT)
     to_y = _scale(ys[0], ys[-1], HEIGHT - BOTTOM, TOP)
-    parts = [_axes(xs, ys, to_x, to_y, across)]
+    parts = [behind(xs, ys, to_x, to_y, across)]
     for i, (name, points) in enumerate(kept.items()):
         path = "L".join(f"{to_x(x):.1f} {to_y(y):.1f}" for x, y in points)
         x, y = points[-1]
         parts.append(f'<path d="M{path}" fill="none" stroke="var(--c{i % COLOURS})" stroke-width="1.8"/>')
         parts.append(
             f'<circle cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" r="3" fill="var(--c{i % COLOURS})">'
-            f"<title>{escape(name)}: {_number(y)}</title></circle>"
+            f"<title>{escape(name)}: {number(y)}</title></circle>"
         )
     key = legend(list(kept)) if len(kept) > 1 else ""
-    drawing = _svg("".join(parts), f"{title}, from {_number(everything[0][1])} to {_number(everything[-1][1])}")
+    drawing = svg("".join(parts), f"{title}, from {number(everything[0][1])} to {number(everything[-1][1])}")
     return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}{key}</figure>'
 
 
@@ -56,7 +53,7 @@ def bars(values: Mapping[str, float], title: str) -> str:
     for name, value in values.items():
         share = 100 * max(0.0, value) / top if math.isfinite(value) else 0
         rows.append(
-            f'<div class="bar"><span>{escape(name)}</span><i style="width:{share:.1f}%"></i><b>{_number(value)}</b></div>'
+            f'<div class="bar"><span>{escape(name)}</span><i style="width:{share:.1f}%"></i><b>{number(value)}</b></div>'
         )
     return f'<figure class="bars"><figcaption>{escape(title)}</figcaption>{"".join(rows)}</figure>'
 
@@ -79,7 +76,7 @@ def histogram(values: Mapping[float, int], limits: Sequence[float], title: str, 
     to_x = _scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT)
     ys = ticks(0.0, float(tall.max()), 4)
     to_y = _scale(0.0, ys[-1], HEIGHT - BOTTOM, TOP)
-    parts = [_axes([], ys, to_x, to_y, "")]
+    parts = [behind([], ys, to_x, to_y, "")]
     for left, right, count in zip(edges[:-1], edges[1:], tall):
         x, y = to_x(left), to_y(count)
         parts.append(
@@ -93,9 +90,9 @@ def histogram(values: Mapping[float, int], limits: Sequence[float], title: str, 
         )
     for x in ticks(edges[0], edges[-1], 5):
         if LEFT - 1 <= to_x(x) <= WIDTH - RIGHT + 1:
-            shown = _number(10**x if logarithmic else x)
+            shown = number(10**x if logarithmic else x)
             parts.append(f'<text x="{to_x(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{shown}</text>')
-    drawing = _svg("".join(parts), f"{title}: histogram of {int(counts.sum()):,} values")
+    drawing = svg("".join(parts), f"{title}: histogram of {int(counts.sum()):,} values")
     return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{drawing}</figure>'
 
 
@@ -111,7 +108,7 @@ def scatter(points: np.ndarray, labels: Sequence[int] | None, classes: Sequence[
         name = f"<title>{escape(classes[label])}</title>" if 0 <= label < len(classes) else ""
         marks.append(f'<circle cx="{x:.1f}" cy="{size - y:.1f}" r="2.6" fill="{colour}">{name}</circle>')
     key = legend([*classes[:COLOURS], *(["others"] if len(classes) > COLOURS else [])]) if labels is not None else ""
-    drawing = _svg("".join(marks), title, size, size)
+    drawing = svg("".join(marks), title, size, size)
     return f'<figure class="map"><figcaption>{escape(title)}</figcaption>{drawing}{key}</figure>'
 
 
@@ -151,36 +148,6 @@ def picture(file: bytes, text: str, kind: str = "") -> str:
     )
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers that enclose [low, high], about so many."""
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
-    rough = (high - low) / about
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
-
-
-def _axes(xs: Sequence[float], ys: Sequence[float], to_x, to_y, across: str) -> str:
-    parts = []
-    for y in ys:
-        parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{to_y(y):.1f}" y2="{to_y(y):.1f}" stroke="var(--line)"/>'
-        )
-        parts.append(f'<text x="{LEFT - 6}" y="{to_y(y) + 4:.1f}" text-anchor="end">{_number(y)}</text>')
-    for x in xs:
-        if LEFT - 1 <= to_x(x) <= WIDTH - RIGHT + 1:
-            parts.append(f'<text x="{to_x(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_number(x)}</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(across)}</text>')
-    return "".join(parts)
-
-
-def _svg(inside: str, text: str, width: int = WIDTH, height: int = HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(text, True)}">{inside}</svg>'
-
-
 def _ends(values) -> tuple[float, float]:
     listed = list(values)
     return min(listed), max(listed)
@@ -197,17 +164,3 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         return list(points)
     pieces = np.array_split(np.asarray(points, dtype=np.float64), POINTS)
     return [(float(p[:, 0].mean()), float(p[:, 1].mean())) for p in pieces]
-
-
-def _number(value: float) -> str:
-    """Short, for axes: 12000 -> 12k, 0.00025 -> 2.5e-4."""
-    if not math.isfinite(value):
-        return "–"
-    size = abs(value)
-    if size and (size < 1e-3):
-        mantissa, power = f"{value:.2e}".split("e")
-        return f"{float(mantissa):g}e{int(power)}"
-    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if size >= limit:
-            return f"{value / (1e3 if letter == 'k' else limit):.4g}{letter}"
-    return f"{value:.4g}"
