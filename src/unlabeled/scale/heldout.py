@@ -3,27 +3,40 @@
 text with a likelihood      nats per token, every token but the first of its window
 images with a likelihood    bits per dimension, exact or an upper bound as the method says
 everything else             the method's own loss, of its first part, with noise, masks and views drawn from fixed seeds
+
+Or, of an encoder on data with classes, how well its features tell them: the share of held-out examples that the 20 nearest of
+fixed labelled training examples get wrong (Wu, Xiong, Yu, Lin 2018, section 3.4).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 
 from unlabeled.core.batch import Batch
 from unlabeled.core.clock import Clock
+from unlabeled.core.errors import UserError
 from unlabeled.core.method import Method, capabilities
 from unlabeled.data.order import mix
+from unlabeled.data.source import Source
 from unlabeled.data.store import Store
+from unlabeled.evaluate import knn
+from unlabeled.evaluate.examples import Examples, batches, chosen
 from unlabeled.parallel.world import device
 
-__all__ = ["HeldOut", "held_out", "unit_of"]
+__all__ = ["HeldOut", "Measure", "held_out", "knn_error", "labelled", "unit_of"]
+
+Measure = Literal["loss", "knn"]
 
 AT_ONCE = 64  # examples that are scored together
+BANK = 10_000  # labelled training examples among which neighbours are sought
+KNN_UNIT = "kNN error"
 
 
 @dataclass(frozen=True)
@@ -37,8 +50,10 @@ class HeldOut:
     seconds: float
 
 
-def unit_of(method: Method) -> str:
+def unit_of(method: Method, measure: Measure = "loss") -> str:
     """What the loss of this method is measured in."""
+    if measure == "knn":
+        return KNN_UNIT
     if "score" in capabilities(method):
         if method.spec.kind == "text" and method.window():
             return "nats per token"
@@ -74,6 +89,45 @@ def held_out(method: Method, store: Store, examples: int) -> HeldOut:
     mean = float(np.average(value, weights=weight))
     spread = float(np.sqrt(np.average((value - mean) ** 2, weights=weight) / max(1, len(value) - 1)))
     return HeldOut(mean, spread, unit, count, time.perf_counter() - began)
+
+
+def labelled(method: Method, parts: Mapping[str, tuple[Source, Store]], queries: int) -> tuple[Examples, Examples]:
+    """The bank and the queries: at most BANK training and so many held-out examples of a known class, the same for every run.
+
+    parts: "train" and "test", each with what is prepared of it.
+
+    Raises:
+        UserError: where the method has no features of an example, or the data no two classes.
+    """
+    if "embed" not in capabilities(method):
+        raise UserError(f"{method.name} gives no features, so there is no kNN error; take --measure loss.")
+    found = []
+    for name, most in (("train", BANK), ("test", queries)):
+        every = chosen(*parts[name], len(parts[name][1]))
+        if every.labels is None or len(np.unique(every.labels[every.labels >= 0])) < 2:
+            raise UserError(
+                f"{parts[name][0].name} has no two classes to tell apart, so there is no kNN error; take --measure loss."
+            )
+        known = np.flatnonzero(every.labels >= 0)[:most]
+        found.append(replace(every, indices=every.indices[known], labels=every.labels[known]))
+    return found[0], found[1]
+
+
+@torch.no_grad()
+def knn_error(method: Method, bank: Examples, queries: Examples) -> HeldOut:
+    """The share of queries whose class the 20 nearest examples of the bank get wrong, votes weighted with exp(cosine / 0.07)."""
+    assert bank.labels is not None and queries.labels is not None
+    began, training = time.perf_counter(), method.training
+    method.eval()
+    size = min(AT_ONCE, method.config.batch) if method.ragged else AT_ONCE  # long recordings are padded to the longest
+    x, q = (
+        np.concatenate([method.embed(b).float().cpu().numpy() for b in batches(method, part, size)])  # type: ignore[attr-defined]
+        for part in (bank, queries)
+    )
+    method.train(training)
+    wrong = float((knn.predict(x, bank.labels, q) != queries.labels).mean())
+    spread = math.sqrt(wrong * (1 - wrong) / len(queries))
+    return HeldOut(wrong, spread, KNN_UNIT, len(queries), time.perf_counter() - began)
 
 
 def _own_loss(method: Method, batch: Batch, number: int) -> tuple[float, float]:

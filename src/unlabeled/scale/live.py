@@ -100,7 +100,7 @@ class Board:
                 drawn.add_row(*cells, f"{row['loss']:.4f}", duration(row["seconds"]))
             elif row["name"] in running:
                 now = _newest(folder / row["name"] / "metrics.jsonl")
-                loss = f"[dim]{now['loss']:.3f}[/dim]" if "loss" in now else ""
+                loss = f"[dim]{now['loss']:.3f}[/dim]" if "loss" in now and plan.survey.measure == "loss" else ""
                 drawn.add_row(*cells, loss, f"{now.get('progress', 0):.0%}", style="bold")
             else:
                 drawn.add_row(*cells, "", "" if row["state"] == "waiting" else row["state"], style="dim")

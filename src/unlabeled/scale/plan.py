@@ -24,6 +24,7 @@ from unlabeled.core.clock import Duration
 from unlabeled.core.config import from_dict
 from unlabeled.core.errors import UserError, suggest
 from unlabeled.engine.record import write_atomically
+from unlabeled.scale.heldout import Measure
 from unlabeled.scale.survey import Convention, Size, Survey, survey
 
 __all__ = ["Design", "Plan", "Planned", "lay_out", "plan", "recentred", "target"]
@@ -128,6 +129,7 @@ def plan(
     seeds: Sequence[int] = (0,),
     workers: int = 1,
     convention: Convention = "with_head",
+    measure: Measure = "loss",
     batch: int | None = None,
     lr: float | None = None,
     scored: int | None = None,
@@ -140,8 +142,9 @@ def plan(
 
     budgets, ratio: isoflop's budgets (grid: lengths) and the factor between them. sizes, spacing: of each budget, and the factor
     between them. items_per_parameter: tokens or examples per parameter where the first guess of the best size is (ladder, grid:
-    of the runs). lr: at the family's own width; other widths follow its rule. shapes: for a system without a family, or instead
-    of it, the overrides of each size from small to large; their learning rates stay as configured, or all `lr`.
+    of the runs). measure: what laws are to be fitted to: the held-out loss or, of an encoder on data with classes, the error of
+    20 nearest neighbours. lr: at the family's own width; other widths follow its rule. shapes: for a system without a family, or
+    instead of it, the overrides of each size from small to large; their learning rates stay as configured, or all `lr`.
 
     Raises:
         UserError: where it does not fit; says what to change.
@@ -153,6 +156,7 @@ def plan(
         largest=largest,
         workers=workers,
         convention=convention,
+        measure=measure,
         batch=batch,
         lr=lr,
         scored=scored,

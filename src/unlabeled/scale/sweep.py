@@ -18,7 +18,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,17 @@ from unlabeled.engine import recipe
 from unlabeled.engine.loop import Observer, Settings
 from unlabeled.engine.record import Run, write_atomically
 from unlabeled.model import load
-from unlabeled.scale.heldout import held_out
+from unlabeled.scale.heldout import held_out, knn_error, labelled
 from unlabeled.scale.plan import Plan, Planned, recentred
 from unlabeled.scale.pools import Job, Pool, PoolName, opened
+from unlabeled.scale.survey import SCORED
 
 __all__ = ["COLUMNS", "run", "table", "write_table"]
 
 COLUMNS = (
     "name", "system", "group", "seed", "params", "params_total", "params_non_embedding", "params_with_head", "params_active",
     "tokens", "examples", "epochs", "flops", "flops_6nd", "loss", "loss_error", "unit", "train_loss", "lr", "batch",
-    "batch_tokens", "steps", "seconds", "scoring_seconds", "path",
+    "batch_tokens", "steps", "seconds", "scoring_seconds", "path", "own_loss",
 )  # fmt: skip
 SAVE_EVERY, LOG_EVERY = "30s", "1s"
 
@@ -145,7 +146,7 @@ def _result(job: Job) -> None:
 
 def _job(plan: Plan, one: Planned, folder: Path) -> dict[str, Any]:
     s = plan.survey
-    job = {"system": s.system, "variant": s.variant, "data": s.data, "scored": s.held_out}
+    job = {"system": s.system, "variant": s.variant, "data": s.data, "scored": s.held_out, "measure": s.measure}
     return job | {"folder": str(folder.resolve()), "run": asdict(one)}
 
 
@@ -167,7 +168,15 @@ def _one(job: Mapping[str, Any]) -> None:
             write_atomically(path / "scale.json", json.dumps({"state": "failed", "why": why}))
             return
         model, status = load(trained.path), trained.status
-        found = held_out(model.method, model.store(model.source.split("test")), job["scored"])
+        test = model.source.split("test")
+        store, knn = model.store(test), job["measure"] == "knn"
+        found = held_out(model.method, store, min(job["scored"], SCORED) if knn else job["scored"])
+        if knn:
+            row, took = row | {"own_loss": found.loss}, found.seconds
+            train = model.source.split("train")
+            asked = labelled(model.method, {"train": (train, model.store(train)), "test": (test, store)}, job["scored"])
+            found = knn_error(model.method, *asked)
+            found = replace(found, seconds=found.seconds + took)
         last = next((m for m in reversed(trained.metrics()) if "loss" in m), {})
         row |= {"loss": found.loss, "loss_error": found.error, "unit": found.unit, "train_loss": last.get("loss")}
         row |= {
