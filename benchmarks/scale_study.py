@@ -12,6 +12,7 @@ import argparse
 import datetime
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from record import record
 
 from unlabeled.core.errors import UserError
+from unlabeled.engine.record import write_atomically
 from unlabeled.scale.fit import fit
 from unlabeled.scale.isoflop import fit_isoflop
 from unlabeled.scale.live import Board
@@ -36,6 +38,44 @@ def law_of(table: Table) -> dict[str, Any]:
         except UserError as error:
             found[name] = str(error)
     return found
+
+
+def before(table: Table, group: int) -> Table:
+    """The runs of earlier groups: a study that goes on may have finished later ones."""
+    return table.rows(table["group"] < group)
+
+
+def foretell(
+    file: Path, table: Table, rows: Sequence[Mapping[str, Any]], law: str = "chinchilla", **beside: Any
+) -> dict[str, Any]:
+    """What a law that is fitted to the table says of these runs, written down with the date, and what is foretold beside, unless
+    it was before."""
+    if not file.exists():
+        fitted = fit(table, law)
+        told = {
+            row["name"]: {
+                "params": row["params"],
+                "tokens": row["tokens"],
+                "loss": fitted.predict(**{name: row[name] for name in fitted.form.inputs}).__dict__,
+            }
+            for row in rows
+        }
+        at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        write_atomically(file, json.dumps({"at": at, "from": len(table), "runs": told} | beside, indent=1))
+    return json.loads(file.read_text())
+
+
+def compared(prediction: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A prediction beside the runs it was about."""
+    reached = {row["name"]: row["loss"] for row in rows if row["state"] == "finished"}
+    said = {name: one["loss"] for name, one in prediction["runs"].items() if name in reached}
+    errors = {name: reached[name] / one["value"] - 1 for name, one in said.items()}
+    inside = [one["low"] <= reached[name] <= one["high"] for name, one in said.items()]
+    return {
+        "relative errors of the prediction": {n: round(e, 5) for n, e in errors.items()},
+        "mean error": round(float(np.mean(np.abs(list(errors.values())))), 5),
+        "inside the interval": [sum(inside), len(inside)],
+    }
 
 
 def main() -> None:
@@ -74,37 +114,16 @@ def main() -> None:
     last = made.groups - 1
     with Board() as board:
         rows = run(made, sweep, groups=range(last), watch=board)
-        table = read(sweep / "runs.csv", convention=made.survey.convention)
-        foretold = asked.out / "prediction.json"
-        if not foretold.exists():  # before a run of the largest budget
-            law = fit(table, "chinchilla")
-            told = {
-                row["name"]: {
-                    "params": row["params"],
-                    "tokens": row["tokens"],
-                    "loss": law.predict(params=row["params"], tokens=row["tokens"]).__dict__,
-                }
-                for row in rows
-                if row["group"] == last
-            }
-            minimum: Any
-            try:
-                minimum = fit_isoflop(table).optimum(max(row["flops"] for row in rows if row["group"] == last))
-            except UserError as error:
-                minimum = str(error)
-            at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            foretold.write_text(
-                json.dumps({"at": at, "from": len(table), "runs": told, "best size": minimum}, indent=1)
-            )
+        table = before(read(sweep / "runs.csv", convention=made.survey.convention), last)
+        largest = [row for row in rows if row["group"] == last]
+        minimum: Any
+        try:
+            minimum = fit_isoflop(table).optimum(max(row["flops"] for row in largest))
+        except UserError as error:
+            minimum = str(error)
+        file = asked.out / "prediction.json"
+        prediction = foretell(file, table, largest, **{"best size": minimum})  # before a run of the largest budget
         rows = run(made, sweep, watch=board)
-    prediction = json.loads(foretold.read_text())
-    reached = {row["name"]: row for row in rows if row["group"] == last and row["state"] == "finished"}
-    errors = {n: reached[n]["loss"] / p["loss"]["value"] - 1 for n, p in prediction["runs"].items() if n in reached}
-    inside = [
-        p["loss"]["low"] <= reached[n]["loss"] <= p["loss"]["high"]
-        for n, p in prediction["runs"].items()
-        if n in reached
-    ]
     whole = read(sweep / "runs.csv", convention=made.survey.convention)
     record(
         f"scale-study-{asked.system}",
@@ -113,9 +132,7 @@ def main() -> None:
             "convention": made.survey.convention,
             "asked": {k: v for k, v in vars(asked).items() if k not in ("system", "out")},
             "prediction": prediction,
-            "relative errors of the prediction": {n: round(e, 5) for n, e in errors.items()},
-            "mean error": round(float(np.mean(np.abs(list(errors.values())))), 5),
-            "inside the interval": [sum(inside), len(inside)],
+            **compared(prediction, rows),
             "before": law_of(table),
             "with all runs": law_of(whole),
             "runs": [
