@@ -27,6 +27,10 @@ from unlabeled.scale.table import Table
 __all__ = ["DELTA", "Allocation", "Fit", "Prediction", "fit", "fit_law", "score"]
 
 _DECADES = {"params": 1.0, "tokens": 1.0, "flops": 2.0}  # that the runs should span at least; others half a decade
+_SAME_BUDGET = 0.01  # of compute: runs that differ by less have one budget
+_UNLIKELY = (
+    0.01  # chance, were the intervals right, of so few held-out runs inside them, below which the verdict says so
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Fit(Result):
             draws = self.form.log_predict(self.samples, columns)[:, 0].numpy()
             noise = np.random.default_rng(seed).choice(self.residuals, len(draws))
             low, high = interval(np.exp(draws + noise), level or self.level)
-        return Prediction(value, low, high, self._reach(inputs))
+        return Prediction(value, low, high, self.reach(inputs))
 
     def optimum(self, compute: float) -> Allocation:
         """The params and tokens of least loss for a compute budget in FLOPs.
@@ -101,7 +105,7 @@ class Fit(Result):
         many = self.form.allocation(self.samples, budget) if len(self.samples) else (torch.empty(0), torch.empty(0))
         losses = self._loss(self.samples, *many) if len(self.samples) else torch.empty(0)
         found = [interval(t.flatten().numpy(), self.level) for t in (*many, losses)]
-        note = self._reach({"flops": compute, "params": float(params), "tokens": float(tokens)})
+        note = self.reach({"flops": compute, "params": float(params), "tokens": float(tokens)})
         return Allocation(compute, float(params), float(tokens), float(loss), found[0], found[1], found[2], note)
 
     def _loss(self, theta: Tensor, params: Tensor, tokens: Tensor) -> Tensor:
@@ -112,7 +116,8 @@ class Fit(Result):
             rows.append(self.form.log_predict(t[None], columns).exp()[0])
         return torch.stack(rows)
 
-    def _reach(self, inputs: Mapping[str, float]) -> str:
+    def reach(self, inputs: Mapping[str, float]) -> str:
+        """A sentence on the inputs (and flops) that lie more than ten times beyond the runs; empty where none does."""
         far = []
         for name, value in inputs.items():
             if name not in self.table or name not in (*self.form.inputs, "flops"):
@@ -144,7 +149,8 @@ def fit(
 
     highest: so many runs with the greatest losses are left out first. incomplete: leave out runs without a positive number where
     the law needs one, and do not refuse the table. draws: of the bootstrap; 0 for no intervals. held: value
-    of the compute (or of the law's first input) from which runs are held out for the check; by default the largest tenth.
+    of the compute (or of the law's first input) from which runs are held out for the check; by default the largest tenth, and
+    with it what else has the smallest of these budgets.
     starts: (starts, parameters) instead of the law's own. seed: of the bootstrap.
 
     Raises:
@@ -257,7 +263,10 @@ def _heldout(
     column = table[key]
     if held is None:
         count = max(1, round(len(table) / 10))
-        held = float(np.sort(column)[-count])
+        falling = np.sort(column)[::-1]
+        # A budget is held out whole: runs of the same compute say nothing of how far a law carries.
+        whole = int((column >= falling[count - 1] * (1 - _SAME_BUDGET)).sum())
+        held = float(falling[(whole if 3 * whole <= len(table) else count) - 1])
     large = column >= held
     small = table.rows(~large)
     distinct = min((len(np.unique(small[name])) for name in law.inputs), default=0) if len(small) else 0
@@ -343,6 +352,14 @@ def _judged(found: Fit, share: float) -> list[str]:
             f"On the {check.runs} largest runs it errs by {check.mean_error:.1%}, {other} by {error:.1%}: it does not "
             "extrapolate."
         )
+    if check and check.covered is not None and (inside := round(check.covered * check.runs)) < check.runs:
+        level = found.level
+        chance = sum(math.comb(check.runs, k) * level**k * (1 - level) ** (check.runs - k) for k in range(inside + 1))
+        if chance < _UNLIKELY:
+            said.append(
+                f"{inside} of {check.runs} held-out runs lie inside their {level:.0%} prediction intervals: beyond the runs "
+                "that were fitted, intervals are too narrow."
+            )
     far = _outliers(found)
     if len(far) >= 0.01 * len(table) and len(far):
         names = ", ".join(str(table.names[i]) for i in far[:3])
