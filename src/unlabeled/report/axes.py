@@ -14,11 +14,9 @@ __all__ = [
     "axis",
     "behind",
     "compute",
-    "count",
     "log_ticks",
     "number",
     "percent",
-    "scientific",
     "svg",
     "ticks",
 ]
@@ -175,22 +173,6 @@ def number(value: float) -> str:
         if size >= limit:
             return f"{value / (1e3 if letter == 'k' else limit):.4g}{letter}"
     return f"{value:.4g}"
-
-
-def count(value: float) -> str:
-    """Of parameters and tokens, as their field writes them: 20664 -> 20.7k, 7e9 -> 7B."""
-    if not math.isfinite(value):
-        return "–"
-    value = float(f"{value:.3g}")  # so that 999,999 is 1M and not 1e+03k
-    for limit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if limit <= abs(value) < 1e3 * limit:
-            return f"{value / limit:.3g}{letter}"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e3 or not value else scientific(value)
-
-
-def scientific(value: float) -> str:
-    mantissa, power = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(power)}"
 
 
 def compute(value: float) -> str:

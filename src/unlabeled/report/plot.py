@@ -30,6 +30,7 @@ class Points:
     spread: Sequence[tuple[float, float]] = ()
     named: Sequence[str] = ()
     ring: bool = False
+    size: float = 3.2
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Band:
-    """Between low and high at each x; where one is no number, there is a gap."""
+    """at: (x, low, high) in order; where one is no number, there is a gap. fits: whether the axes make room for it."""
 
     at: Sequence[tuple[float, float, float]]
     colour: str
+    fits: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,11 @@ def plot(
     legend: str = "",
 ) -> str:
     """The chart as a figure; nothing where no mark has a point. Marks are drawn in their order. legend: HTML, see `key`."""
-    xs, ys = zip(*_bounds(marks)) if any(True for _ in _bounds(marks)) else ((), ())
-    if not any(math.isfinite(x) and math.isfinite(y) for x, y in zip(xs, ys)):
+    bounds = [(x, y) for x, y in _bounds(marks) if math.isfinite(x) and math.isfinite(y)]
+    if not bounds:
         return ""
-    ys = [*ys, *(m.value for m in marks if isinstance(m, Rule) and m.level and m.fits)]
-    xs = [*xs, *(m.value for m in marks if isinstance(m, Rule) and not m.level and m.fits)]
+    xs = [*(x for x, _ in bounds), *(m.value for m in marks if isinstance(m, Rule) and not m.level and m.fits)]
+    ys = [*(y for _, y in bounds), *(m.value for m in marks if isinstance(m, Rule) and m.level and m.fits)]
     x, y = axis(xs, label_x, log_x), axis(ys, label_y, log_y)
     draw = _Drawing(x, y)
     frame = behind(x.ticks, y.ticks, draw.x, draw.y, across, x.label, y.label, WIDTH, HEIGHT, LEFT)
@@ -105,6 +107,9 @@ def _bounds(marks: Sequence[Mark]) -> Iterator[tuple[float, float]]:
         if isinstance(mark, Points):
             for (x, _), ends in zip(mark.at, mark.spread):
                 yield from ((x, end) for end in ends)
+        if isinstance(mark, Band) and mark.fits:
+            for x, low, high in mark.at:
+                yield from ((x, low), (x, high))
 
 
 class _Drawing:
@@ -136,7 +141,7 @@ class _Drawing:
         fill = "var(--card)" if mark.ring else mark.colour
         edge = f' stroke="{mark.colour}" stroke-width="1.6"' if mark.ring else ""
         parts.append(
-            f'<circle class="point" cx="{left:.1f}" cy="{top:.1f}" r="3.2" fill="{fill}"{edge}>{said}</circle>'
+            f'<circle class="point" cx="{left:.1f}" cy="{top:.1f}" r="{mark.size}" fill="{fill}"{edge}>{said}</circle>'
         )
         if i < len(mark.named) and mark.named[i]:
             words = mark.named[i]
