@@ -14,6 +14,7 @@ __all__ = [
     "axis",
     "behind",
     "compute",
+    "drawable",
     "log_ticks",
     "number",
     "percent",
@@ -30,7 +31,7 @@ WIDTH, HEIGHT = (
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 12, 34  # margins for the axes
 MOST = 8  # ticks of a logarithmic axis
 LETTER, LINE = 7, 13  # width and height of small text, in the same pixels: labels that would overlap are left out
-_SMALLEST, _GREATEST = 1e-290, 1e290  # what a logarithmic axis can show
+_SMALLEST, _GREATEST = 1e-140, 1e140  # beyond, nothing is drawn: ratios of such numbers overflow
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Axis:
 
 def axis(values: Iterable[float], label: Label, log: bool = False, pad: float = 0.04) -> Axis:
     """An axis that holds the values, with a margin on both sides; of a logarithmic one only positive values count."""
-    kept = [v for v in values if math.isfinite(v) and (not log or _SMALLEST < v < _GREATEST)]
+    kept = [v for v in values if drawable(v, log)]
     low, high = (min(kept), max(kept)) if kept else (1.0, 10.0)
     if log:
         if high / low < 1 + 1e-9:
@@ -67,12 +68,17 @@ def axis(values: Iterable[float], label: Label, log: bool = False, pad: float = 
         room = (high / low) ** pad
         low, high = low / room, high * room
         return Axis(low, high, tuple(log_ticks(low, high)), label, log)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = abs(low) * 0.1 or 1.0
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), _SMALLEST):
+        room = abs(low) * 0.1 if abs(low) > _SMALLEST else 1.0
     else:
         room = (high - low) * pad
     low, high = low - room, high + room
     return Axis(low, high, tuple(ticks(low, high, 5)), label)
+
+
+def drawable(value: float, log: bool) -> bool:
+    """Whether an axis has a place for the value."""
+    return (_SMALLEST if log else -_GREATEST) < value < _GREATEST
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -81,10 +87,10 @@ def ticks(low: float, high: float, about: int) -> list[float]:
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / about
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float, most: int = MOST) -> list[float]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from unlabeled.report.axes import BOTTOM, LETTER, RIGHT, TOP, Axis, Label, axis, behind, number, svg, wide
+from unlabeled.report.axes import BOTTOM, LETTER, RIGHT, TOP, Axis, Label, axis, behind, drawable, number, svg, wide
 
 __all__ = ["Band", "Line", "Mark", "Points", "Rule", "key", "plot"]
 
@@ -162,7 +162,7 @@ class _Drawing:
 
     def _pieces(self, at: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
         """The line in pixels, cut where it leaves the frame or is no number."""
-        placed = [(self.x(x), self.y(y)) if self._drawable(x, y) else None for x, y in at]
+        placed = [(self.x(x), self.y(y)) if self.across.shows(x) and drawable(y, self.up.log) else None for x, y in at]
         top, bottom = TOP, HEIGHT - BOTTOM
         pieces: list[list[tuple[float, float]]] = [[]]
         for before, after in itertools.pairwise(placed):
@@ -175,10 +175,6 @@ class _Drawing:
             else:
                 pieces.append(list(cut))
         return [p for p in pieces if len(p) > 1]
-
-    def _drawable(self, x: float, y: float) -> bool:
-        positive = (not self.up.log or y > 0) and math.isfinite(y)
-        return positive and self.across.shows(x)
 
     def _band(self, mark: Band) -> str:
         parts = []
@@ -229,6 +225,8 @@ def _inside(
     start, end = max(0.0, shares[0]), min(1.0, shares[1])
     if start >= end:
         return None
-    first = before if start == 0 else (x0 + start * (x1 - x0), y0 + start * (y1 - y0))
-    last = after if end == 1 else (x0 + end * (x1 - x0), y0 + end * (y1 - y0))
-    return first, last
+    ends = []
+    for share, whole in ((start, before), (end, after)):
+        y = min(max(y0 + share * (y1 - y0), top), bottom)  # rounding of a steep piece would leave the frame
+        ends.append(whole if share in (0, 1) else (x0 + share * (x1 - x0), y))
+    return ends[0], ends[1]
