@@ -159,6 +159,12 @@ def test_it_is_one_whole_file_that_escapes_what_it_shows(html):
     assert len(drawings(html)) == 4
 
 
+def test_sentences_and_tables_are_escaped_too(advice):
+    table = {"title": EVIL, "columns": [EVIL], "rows": [[EVIL]], "note": EVIL}
+    html = page(replace(advice, headline=(EVIL,) * 5, cautions=(EVIL,), tables=(table,)), COMMAND)
+    assert "<script" not in html and html.count(escaped(EVIL)) >= 10
+
+
 def test_coordinates_are_numbers_inside_the_drawing(html):
     for svg in drawings(html).values():
         sound(svg)
@@ -208,7 +214,10 @@ def test_the_best_split_of_the_headline_is_where_its_point_is(advice, html):
     at = next(at for said, at in points(svg).items() if said.startswith("1e18 FLOPs"))
     for place, value in zip(at, (row.params.value, row.tokens.value), strict=True):
         assert place == pytest.approx((to_x(1e18), to_y(value)), abs=0.4)
-    vertex = advice.isoflop.vertices[0]
+    vertex = replace(advice.isoflop.vertices[0], akima=1.3 * advice.isoflop.vertices[0].params)  # not the parabola's
+    isoflop = replace(advice.isoflop, vertices=(vertex, *advice.isoflop.vertices[1:]))
+    svg = drawn(page(replace(advice, isoflop=isoflop), COMMAND), "Best parameters")
+    to_x, to_y = scales(svg)
     at = next(at for said, at in points(svg).items() if said.startswith("Minimum at 1e15"))
     assert at[0] == pytest.approx((to_x(vertex.flops), to_y(vertex.akima)), abs=0.4)
     bars = [float(e.get("y1")) for e in svg.iter("line") if e.get("stroke") == "var(--c0)"]

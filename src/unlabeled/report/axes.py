@@ -101,7 +101,9 @@ def log_ticks(low: float, high: float, most: int = MOST) -> list[float]:
     first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
     if high / low < 3:
         even = ticks(low, high, most - 3)
-        if high - low > 1e-6 * high and even[0] > 0 and len(even) <= most and even[0] <= low and even[-1] >= high:
+        step = even[1] - even[0]
+        even = [*([even[0] - step] if even[0] > low else []), *even, *([even[-1] + step] if even[-1] < high else [])]
+        if high - low > 1e-6 * high and even[0] > 0 and len(even) <= most:
             return even
     for steps in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,)):
         found = _enclosing([float(f"{s}e{p}") for p in range(first, last + 1) for s in steps], low, high)
