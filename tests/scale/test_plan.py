@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from unlabeled.core import catalogue
 from unlabeled.core.config import resolve
 from unlabeled.core.errors import UserError
-from unlabeled.scale.plan import Plan, lay_out, plan, recentred, target
+from unlabeled.scale import survey as surveying
+from unlabeled.scale import sweep
 from unlabeled.scale.families import FAMILIES
+from unlabeled.scale.plan import Plan, lay_out, plan, recentred, target
 
 HOUR = 3600
 
@@ -158,6 +160,10 @@ def test_a_plan_is_a_file(survey, tmp_path):
     made = lay_out(survey, "20m")
     made.write(tmp_path / "new" / "plan.json")
     assert Plan.read(tmp_path / "new").to_dict() == made.to_dict() == json.loads(json.dumps(made.to_dict()))
+    older = made.to_dict()
+    del older["survey"]["measure"]  # a plan of before there was a choice
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    assert Plan.read(tmp_path / "older.json") == Plan.read(tmp_path / "new")
     (tmp_path / "other.json").write_text('{"design": "isoflop"}')
     for wrong in (tmp_path / "other.json", tmp_path / "none.json"):
         with pytest.raises(UserError, match="is no plan"):
@@ -167,14 +173,65 @@ def test_a_plan_is_a_file(survey, tmp_path):
 @pytest.mark.parametrize("system", FAMILIES)
 def test_families_are_settings_of_their_systems(system):
     family, kind = FAMILIES[system], catalogue.method(system)
+    assert "lr" in kind.Config.__dataclass_fields__
+    assert {"": True, "share": "warmup", "examples": "warmup_examples"}[family.warmup] in (
+        True,
+        *kind.Config.__dataclass_fields__,
+    )
     for knob in family.knobs:
         config = resolve(kind, family.variant, {**family.fixed, **family.shape(knob)})
-        assert "lr" in kind.Config.__dataclass_fields__
-        if system == "gpt2":
+        if system in ("gpt2", "bert"):
             assert config.width == knob and config.width % config.heads == 0 and 16 <= config.width / config.heads <= 64
 
 
-def test_a_real_plan_measures_this_machine():
+# A batch, the sizes and the items per parameter that make the shortest sweep.
+TINY = {
+    "gpt2": ("moby-dick", 4, 10_000, 50_000, 2.0, {"context": 16}),
+    "bert": ("moby-dick", 4, 24_000, 171_000, 0.3, {"length": 16, "tokenizer_megabytes": 0.2}),
+    "vae": ("fashion", 8, 8_000, 47_000, 0.05, {}),
+    "ddpm": ("fashion", 4, 70_000, 437_000, 0.005, {"image_size": 16, "bound_points": 4}),
+    "glow": ("fashion", 4, 10_000, 33_000, 0.02, {"depth": 1}),
+    "simclr": ("fashion", 8, 4_000, 17_000, 0.1, {"image_size": 16}),
+    "moco": ("fashion", 16, 8_000, 34_000, 0.1, {"image_size": 16, "queue": 64}),
+    "wav2vec2": ("speech", 4, 40_000, 297_000, 0.005, {"crop": 4_000, "longest": 16_000}),
+}
+
+
+@pytest.mark.parametrize("system", FAMILIES)
+def test_every_family_can_be_planned_and_swept(system, tmp_path, monkeypatch):
+    for name, few in {"PILOTS": 2, "PILOT_STEPS": (1, 2), "FEW": 8}.items():
+        monkeypatch.setattr(surveying, name, few)
+    data, batch, smallest, largest, items, overrides = TINY[system]
+    made = plan(
+        system, data, "1e15flops", design="ladder", sizes=4, spacing=0.97 * (largest / smallest) ** (1 / 3), smallest=smallest,
+        largest=largest, batch=batch, scored=8, items_per_parameter=items, overrides=overrides,
+        measure="knn" if system in ("simclr", "moco") else "loss",
+    )  # fmt: skip
+    found, family = made.survey, FAMILIES[system]
+    n = [found.n(size) for size in found.sizes]
+    assert len(n) >= 4 and n == sorted(set(n)) and smallest * 0.95 <= n[0] and n[-1] <= largest * 1.05
+    flops = [size.flops for size in found.sizes]
+    assert flops == sorted(set(flops)) and all(size.seconds > 0 and size.scoring > 0 for size in found.sizes)
+    assert all(size.lr and size.lr > 0 for size in found.sizes), "measured or configured, the rate is in the table"
+    assert (found.lr_rule == "as configured") == (family.rate is None)
+    short = replace(made, runs=tuple(replace(run, steps=2) for run in (made.runs[0], made.runs[-1])))
+    rows = sweep.run(short, tmp_path / "sweep")
+    assert [row["state"] for row in rows] == ["finished"] * 2
+    assert all(math.isfinite(row["loss"]) and row["unit"] == found.unit for row in rows)
+    assert all(("own_loss" in row) == (found.measure == "knn") for row in rows)
+
+
+def test_what_cannot_be_measured_by_neighbours_is_refused_before_anything_is_timed():
+    with pytest.raises(UserError, match="gives no features"):
+        plan("glow", "fashion", "1h", measure="knn", largest=11_000)
+    with pytest.raises(UserError, match="no two classes"):
+        plan("bert", "moby-dick", "1h", measure="knn", largest=25_000)
+    with pytest.raises(UserError, match="did you mean knn"):
+        plan("simclr", "fashion", "1h", measure="kn")
+
+
+def test_a_real_plan_measures_this_machine(monkeypatch):
+    monkeypatch.setattr(surveying, "PILOTS", 3)
     said = []
     made = plan("gpt2", "moby-dick", "2e11flops", budgets=1, sizes=4, largest=100_000, scored=16, overrides={"context": 32},
         items_per_parameter=5, say=said.append)  # fmt: skip

@@ -19,6 +19,7 @@ from unlabeled.scale.live import Board
 from unlabeled.scale.plan import Plan, Planned
 from unlabeled.scale.pools import opened
 from unlabeled.scale.survey import Size, Survey
+from unlabeled.scale.table import read
 
 MEASURED = ("name", "params", "tokens", "flops", "loss", "loss_error", "state")
 
@@ -156,6 +157,20 @@ def test_methods_without_a_likelihood_are_scored_by_their_loss(tmp_path):
     plan = planned("simclr", "fashion", shapes=[{"conv_widths": [4, 8]}], tokens=0, unit="loss")
     (row,) = sweep.run(plan, tmp_path / "sweep")
     assert row["unit"] == "loss" and 0 < row["loss"] < 10
+
+
+def test_encoders_are_scored_by_their_neighbours_beside_their_own_loss(tmp_path):
+    shapes = [{"conv_widths": [4, 8]}, {"conv_widths": [8, 16]}]
+    plan = planned("simclr", "fashion", shapes=shapes, tokens=0, unit="kNN error", measure="knn", held_out=300)
+    rows = sweep.run(plan, tmp_path / "sweep")
+    for row in rows:
+        assert row["unit"] == "kNN error" and 0.1 < row["loss"] < 0.9 and 0 < row["own_loss"] < 10
+        assert row["loss"] * 300 == pytest.approx(round(row["loss"] * 300))
+        assert row["loss_error"] == pytest.approx((row["loss"] * (1 - row["loss"]) / 300) ** 0.5)
+        assert f"{row['loss']:.4f} kNN error" in Board().line(row)
+    table = read(tmp_path / "sweep", columns={"loss": "own_loss"})
+    assert list(table["loss"]) == [row["own_loss"] for row in rows]
+    assert list(read(tmp_path / "sweep")["loss"]) == [row["loss"] for row in rows]
 
 
 def test_one_run_that_fails_is_a_row_and_the_others_go_on(tmp_path):
