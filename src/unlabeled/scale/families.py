@@ -125,7 +125,17 @@ FAMILIES: Mapping[str, Family] = {
         "laptop", {"groups": 4}, range(8, 129, 4), _ddpm, rate=1e-3, at=32, power=0.5, items=0.5, warmup="examples"
     ),
     "glow": Family("small", {}, range(4, 257, 4), _glow, items=0.5, warmup="examples"),
-    "simclr": Family("small", {}, _RISING, _contrastive, items=0.5),
+    "simclr": Family(
+        "small",
+        {},
+        _RISING,
+        _contrastive,
+        # Fashion-MNIST, for .015, .03, .06, .12, .48 (one seed, batches of 256): held-out nats at width 4 (250 steps) 4.06, 4.04,
+        # 4.08, 4.05, 4.13, at 16 (200 steps) 3.64, 3.58, 3.75, 3.77, 3.93; kNN errors in % 24.0, 22.4, 22.6, 23.5, 24.7 and 21.2,
+        # 20.7, 20.5, 22.7, 22.9. No trend with the width stands out of what neighbouring rates differ by; the variant has 0.12.
+        rate=0.03,
+        items=0.5,
+    ),
     "moco": Family("small", {}, _RISING, _contrastive, items=0.5),
     "wav2vec2": Family("small", {}, range(16, 513, 16), _wav2vec2, items=0.02),
 }
