@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from unlabeled import fit as front
 from unlabeled.core import catalogue
 from unlabeled.core.config import resolve
 from unlabeled.core.errors import UserError
 from unlabeled.data import store
 from unlabeled.data.inspect import Inspection, Spread
-from unlabeled.fit import carry_out, choose, in_words, shares
+from unlabeled.fit import Choice, carry_out, choose, in_words, no_room, shares
+from unlabeled.scale import halving, pilots
 
 
 def images(count: int = 5000, side: int = 28) -> Inspection:
@@ -146,3 +149,62 @@ def test_fit_keeps_to_its_budget(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for part in ("Found", "Chosen  simclr, variant small", "Plan", "Report", "unlabeled embed"):
         assert part in said
     assert done.model.embed(np.zeros((2, 16, 16), np.uint8)).shape[0] == 2
+
+
+def test_where_there_is_no_room_for_pilots() -> None:
+    photos = replace(images(), classes={"cat": 2500, "dog": 2500})
+    small, laptop = Choice("simclr", "small", "represent"), Choice("gpt2", "laptop", "generate")
+    assert no_room(photos, small, 600) == "" and no_room(text(1e6), laptop, 600) == ""
+    assert "classes" in no_room(images(), small, 600)
+    assert "less than 150 s" in no_room(text(1e6), laptop, 100)
+    assert "cifar is too large" in no_room(photos, Choice("simclr", "cifar", "represent"), 1e5)
+    sound = Inspection("clips", "wave", 60, 60, 10**6, {"duration": Spread("seconds", 1, 2, 2)})
+    assert "sound" in no_room(sound, Choice("wav2vec2", "small", "represent"), 600)
+
+
+def test_pilots_choose_the_size_and_the_forecast_meets_what_came_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way, on sizes and numbers of steps that fit into seconds."""
+    monkeypatch.setattr(front, "LEAST_FOR_PILOTS", 1.0)
+    monkeypatch.setattr(front, "PILOTS", 0.25)
+    monkeypatch.setattr(front, "PILOTED", {"gpt2": ("tiny",)})
+    monkeypatch.setattr(
+        front, "choose", lambda *a, **k: Choice("gpt2", "tiny", "generate", {"tokenizer": "bytes"}, ("because",))
+    )
+    ladder = pilots.Ladder((16, 48, 64), lambda n: {"width": n, "layers": 1, "heads": 1}, "{} wide")
+    monkeypatch.setitem(pilots.LADDERS, "gpt2", ladder)
+    monkeypatch.setattr(halving, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(halving, "FEWEST_FULL_STEPS", 5)
+    computed = time.process_time()
+    done = carry_out("moby-dick", budget="20s", out=tmp_path / "run")
+    assert time.process_time() - computed < 22
+    told = done.to_dict()["forecast"]
+    assert told is not None, done.choice.why
+    assert told["seconds"] < 1.3 * 0.25 * 20  # the last pilot ends its step, and is measured
+    assert told["chosen"] == done.choice.system + f" {done.model.method.config.width} wide"
+    assert done.run.config["config"]["width"] == done.choice.overrides["width"] in (16, 48, 64)
+    assert done.run.config["fit"]["forecast"] == told
+    assert len(told["runs"]) >= 2 and told["taken"] == done.run.status["step"]
+    reached = told["reached"]
+    inside = told["forecast"]["low"] <= reached <= told["forecast"]["high"]
+    assert told["said"].count("inside") == inside
+    said = capsys.readouterr().out
+    assert "Pilots  " in said and "% of the budget" in said and told["said"] in said
+    assert told["said"].replace("<", "&lt;") in done.report.read_text()
+    assert done.choice.why[0] == "because" and any("is foretold to reach" in reason for reason in done.choice.why)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [(False, "pilots are switched off"), (True, "too few to hold some out for pilots")]
+)
+def test_without_pilots_the_rules_choose(wanted, said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "LEAST_FOR_PILOTS", 1.0)
+    monkeypatch.setattr(front, "SHORTEST", 1.0)
+    monkeypatch.setattr(front, "PILOTED", {"ddpm": ("tiny",)})
+    monkeypatch.setattr(front, "choose", lambda *a, **k: Choice("ddpm", "tiny", "generate", {}, ("because",)))
+    noise = np.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype=np.uint8)
+    done = carry_out(noise, budget="4s", out=tmp_path / "run", pilots=wanted, show=False)
+    assert done.forecast is None and done.choice.overrides == {}
+    assert done.choice.why[0] == "because" and said in done.choice.why[-1]
+    assert ("--no-pilots" in done.report.read_text()) != wanted

@@ -3,21 +3,22 @@
     model = unlabeled.fit("photos/", budget="10m")
 
 It owns no logic but two decisions, each one function: `choose` (which system, which variant) and `shares` (how the
-wall clock is divided). Everything else is what the single commands do.
+wall clock is divided). Where there is time, pilots (`scale/outlook.py`) change the size that the rules chose, or the system where
+systems can be compared. Everything else is what the single commands do.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unlabeled.core.clock import Duration
-from unlabeled.core.errors import UserError, suggest
+from unlabeled.core.errors import Interrupted, UserError, suggest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from unlabeled.data.source import Source
     from unlabeled.engine.record import Run
     from unlabeled.model import Model
+    from unlabeled.scale.outlook import Outlook
+    from unlabeled.scale.pilots import Bench
 
 __all__ = ["Choice", "Done", "Shares", "carry_out", "choose", "fit", "in_words", "shares"]
 
@@ -35,8 +38,23 @@ SHORTEST = 20.0  # seconds; importing torch, evaluating and drawing take ten of 
 HOUR = 3600.0
 # Share of the budget and least seconds for evaluation: probes of features are quick, text is scored and continued, samples
 # of images take as long as one gives them.
-EVALUATION = {"simclr": (0.08, 5.0), "gpt2": (0.12, 7.0), "ddpm": (0.2, 8.0), "wav2vec2": (0.15, 8.0)}
+EVALUATION = {
+    "simclr": (0.08, 5.0),
+    "moco": (0.08, 5.0),
+    "gpt2": (0.12, 7.0),
+    "ddpm": (0.2, 8.0),
+    "wav2vec2": (0.15, 8.0),
+}
 LONGEST_EVALUATION = 240.0
+# Share of the budget for all that pilots cost. Where B / D^beta is 15 % of the loss and beta 0.5, as a law of `scale` has it
+# (scale/forecast.py), a run that is 6 % shorter has a loss half a per cent higher.
+PILOTS = 0.06
+LEAST_FOR_PILOTS = 150.0  # seconds of the budget; below, pilots have hardly ten steps each
+PILOTED = {
+    "gpt2": ("laptop", "laptop-bytes"),
+    "ddpm": ("laptop",),
+    "simclr": ("small",),
+}  # variants whose sizes are tried
 
 
 @dataclass(frozen=True)
@@ -70,6 +88,7 @@ class Done:
     evaluation: Mapping[str, Any]
     report: Path
     seconds: float
+    forecast: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -82,6 +101,7 @@ class Done:
             "why": list(self.choice.why),
             "found": self.found.to_dict(),
             "evaluation": dict(self.evaluation),
+            "forecast": None if self.forecast is None else dict(self.forecast),
             "seconds": round(self.seconds, 2),
         }
 
@@ -93,19 +113,21 @@ def fit(
     goal: Goal | None = None,
     out: str | Path | None = None,
     seed: int = 0,
+    pilots: bool = True,
     progress: bool = True,
 ) -> Model:
     """Look at data, choose a system, train within the budget, evaluate, report; returns the trained model.
 
     data: a folder, a file, a built-in name, an array of images (n, height, width[, channels]) or a list of texts.
     budget: wall clock in all, such as "60s" or "10m". goal: "represent" or "generate"; by default what this kind of
-    data is mostly used for. out: folder of the run. progress: show what is found, chosen and reached.
+    data is mostly used for. out: folder of the run. pilots: try sizes in a few per cent of the budget, where it has room
+    for them; without, rules alone choose. progress: show what is found, chosen and reached.
 
     Raises:
         UserError: where the data cannot be used, or the budget is too short for it.
     """
     folder = Path(out) if out is not None else None
-    return carry_out(data, budget=budget, goal=goal, out=folder, seed=seed, show=progress).model
+    return carry_out(data, budget=budget, goal=goal, out=folder, seed=seed, pilots=pilots, show=progress).model
 
 
 def choose(found: Inspection, goal: Goal | None, seconds: float, *, accelerator: bool = False) -> Choice:
@@ -214,6 +236,7 @@ def carry_out(
     goal: Goal | None = None,
     out: Path | None = None,
     seed: int = 0,
+    pilots: bool = True,
     show: bool = True,
     since: float | None = None,
 ) -> Done:
@@ -236,6 +259,7 @@ def carry_out(
     from unlabeled.engine.console import Console
     from unlabeled.engine.launch import begin, resume, untrained
     from unlabeled.engine.loop import Settings
+    from unlabeled.engine.record import Run
     from unlabeled.model import load, source_of
     from unlabeled.parallel.world import device
     from unlabeled.report import keep, text_of, write
@@ -244,6 +268,9 @@ def carry_out(
     found = inspect(source, limit=int(min(1000, max(100, 2 * whole.amount))))
     say(f"Found   {in_words(found)}")
     choice = choose(found, goal, whole.amount, accelerator=device().type != "cpu")
+    unfit = no_room(found, choice, whole.amount) if pilots else "pilots are switched off"
+    if unfit:
+        choice = replace(choice, why=(*choice.why, f"no pilots: {unfit}"))
     say(f"Chosen  {choice.system}, variant {choice.variant}")
     for reason in choice.why:
         say(f"        - {reason}")
@@ -256,14 +283,25 @@ def carry_out(
     except UserError:
         shutil.rmtree(run.path)  # nothing but its configuration is in it
         raise
+    outlook = None
+    if not unfit:
+        try:
+            outlook = _look_out(source, run, choice, whole.amount, spent, seed)
+        except Interrupted:
+            shutil.rmtree(run.path)
+            raise Interrupted("Stopped while pilots ran; nothing is kept.") from None
+        run, choice = _settled(run, source, given, choice, outlook, settings, out)
+        say(_shown(outlook, whole.amount))
     share = shares(whole.amount, spent(), choice.system)
+    ahead = "looking and preparing" if unfit else "looking, preparing and pilots"
     say(
-        f"Plan    {whole}: {spent():.0f} s went into looking and preparing, {share.training:.0f} s are for training, "
+        f"Plan    {whole}: {spent():.0f} s went into {ahead}, {share.training:.0f} s are for training, "
         f"{share.evaluation:.0f} s for evaluation, {share.report:.0f} s for the report"
     )
     if share.training < whole.amount / 3:
         say("        little is left for training; a longer budget would serve this data better")
-    run.change_config(fit={"budget": str(whole), "goal": goal, "why": list(choice.why)})
+    about = {"budget": str(whole), "goal": goal, "why": list(choice.why), "pilots": pilots}
+    run.change_config(fit=about)
     unit = {"image": "images", "text": "tokens", "wave": "clips"}[found.kind]
     with Console(unit) if show else nullcontext() as console:
         observers = [console] if console is not None else []
@@ -271,15 +309,136 @@ def carry_out(
 
     from unlabeled.evaluate import evaluate
 
+    run = Run(run.path)  # as the training left it
     model = load(run.path, source)
+    forecast = None
+    if outlook is not None and not isinstance(outlook, str):
+        reached = outlook.measured(model.method)
+        steps = run.status["step"]
+        forecast = outlook.to_dict(whole.amount) | {
+            "reached": reached,
+            "taken": steps,
+            "said": outlook.compared(reached, steps),
+        }
+        run.change_config(fit={**about, "forecast": forecast})
+        say(f"\n{forecast['said']}")
     left = max(2.0, whole.amount - spent() - share.report)
     evaluation = keep(run, evaluate(model, quick=whole.amount < 300, seed=seed, budget_seconds=left))
-    report = write(model, evaluation)
+    report = write(run, evaluation)
     say("\n" + text_of(evaluation))
     say(f"\nReport  {report}\nModel   {run.path}   ({spent():.0f} s of {whole})\n\nNext")
     for line in _next(run.path, choice):
         say(f"  {line}")
-    return Done(run, model, choice, found, evaluation, report, spent())
+    return Done(run, model, choice, found, evaluation, report, spent(), forecast)
+
+
+def no_room(found: Inspection, choice: Choice, seconds: float) -> str:
+    """Why there can be no pilots for this choice, as the end of a sentence, or ""."""
+    from unlabeled.parallel.world import world
+
+    if found.kind == "wave":
+        return "of sound they would be too short to tell anything"
+    if choice.variant not in PILOTED.get(choice.system, ()):
+        return f"{choice.variant} is too large for them"
+    if seconds < LEAST_FOR_PILOTS:
+        return f"a budget of less than {LEAST_FOR_PILOTS:g} s has no room for them"
+    if choice.system == "simclr" and len(found.classes) < 2:
+        return "encoders can only be compared by classes, and there are none"
+    return "several processes train together" if world() > 1 else ""
+
+
+def _look_out(
+    source: Source, run: Run, choice: Choice, budget: float, spent: Callable[[], float], seed: int
+) -> Outlook | str:
+    """Pilots of the sizes of the choice, within their share of the budget; or why there are none."""
+    from unlabeled.data.store import build
+    from unlabeled.engine.launch import untrained
+    from unlabeled.scale.outlook import look_out
+
+    try:
+        method = untrained(run)
+        stores = [build(source.split(part), method) for part in ("train", "test")]  # the long run needs both too
+        began, seconds = time.perf_counter(), PILOTS * budget
+        benches = [_bench(choice.system, choice, source, method.spec, stores, seed)]
+        if choice.system == "simclr" and _preparing(source, method) < seconds / 4:
+            benches += _beside("moco", choice, source, seed)
+    except UserError as error:
+        return f"{error}"
+    training = shares(budget, spent() + seconds, choice.system).training
+    return look_out(benches, seconds, training, usual=choice.system, since=began)
+
+
+def _bench(system: str, choice: Choice, source: Source, spec: Any, stores: Sequence[Any], seed: int) -> Bench:
+    from unlabeled.scale.pilots import ENCODERS, Bench
+
+    labels = None
+    if system in ENCODERS:
+        train, test = source.split("train").labels, source.split("test").labels
+        if train is None or test is None:
+            raise UserError("encoders can only be compared by classes, and there are none")
+        labels = (train, test)
+    return Bench(system, choice.variant, choice.overrides, spec, *stores, labels=labels, seed=seed)
+
+
+def _beside(system: str, choice: Choice, source: Source, seed: int) -> list[Bench]:
+    """Another system of the same variant and settings; none where it cannot have them."""
+    from unlabeled.core import catalogue
+    from unlabeled.data.store import build
+
+    try:
+        measure = catalogue.method(system).measure
+        method = catalogue.build(
+            system, choice.variant, lambda _, config: measure(config, source.split("train")), **choice.overrides
+        )
+        stores = [build(source.split(part), method) for part in ("train", "test")]
+        return [_bench(system, choice, source, method.spec, stores, seed)]
+    except UserError:
+        return []
+
+
+def _preparing(source: Source, method: Any) -> float:
+    """About how many seconds preparing the images again, for another system, would take on one thread."""
+    from unlabeled.core.errors import BadRecord
+
+    part = source.split("train")
+    some, began = range(0, len(part), max(1, len(part) // 64)), time.perf_counter()
+    for i in some:
+        try:
+            method.prepare(part[i], None)
+        except BadRecord:
+            continue
+    return (time.perf_counter() - began) / len(some) * len(source)
+
+
+def _settled(
+    run: Run, source: Source, given: Any, choice: Choice, outlook: Outlook | str, settings: Any, out: Path | None
+) -> tuple[Run, Choice]:
+    """The run and the choice as the pilots have it; nothing of the run was trained yet."""
+    from unlabeled.core import catalogue
+    from unlabeled.core.config import resolve, to_dict
+    from unlabeled.engine.launch import begin
+
+    if isinstance(outlook, str):
+        return run, replace(choice, why=(*choice.why, f"no pilots: {outlook}"))
+    best = outlook.candidate
+    made = replace(choice, system=best.system, overrides=best.overrides, why=(*choice.why, *outlook.why))
+    if best.system != choice.system:
+        shutil.rmtree(run.path)
+        return begin(best.system, source, given, best.variant, best.overrides, settings, out), made
+    run.change_config(config=to_dict(resolve(catalogue.method(best.system), best.variant, best.overrides)))
+    return run, made
+
+
+def _shown(outlook: Outlook | str, budget: float) -> str:
+    """What the pilots found, as lines for the terminal."""
+    if isinstance(outlook, str):
+        return f"Pilots  none: {outlook}"
+    from unlabeled.report import text_of
+
+    lines = text_of({"tables": [outlook.table()]}).splitlines() + [f"- {reason}" for reason in outlook.why]
+    cost = f"{outlook.seconds:.0f} s ({outlook.seconds / budget:.0%} of the budget)"
+    head = f"Pilots  {len(outlook.pilots)} runs, {cost}: {outlook.candidate.name}"
+    return "\n".join([head, *(f"        {line}".rstrip() for line in lines)])
 
 
 def in_words(found: Inspection) -> str:

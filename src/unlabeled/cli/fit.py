@@ -35,6 +35,8 @@ class Fit:
     """Folder of the run."""
     seed: int = 0
     """Of weights, order and augmentation."""
+    pilots: bool = True
+    """Choose a size by short runs where there is time for them; with --no-pilots by rules alone."""
     json: bool = False
     """Print one JSON object."""
 
@@ -46,7 +48,13 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     from unlabeled.fit import carry_out
 
     done = carry_out(
-        got.data, budget=got.budget, goal=got.goal, out=got.out, seed=got.seed, since=time.perf_counter() - running
+        got.data,
+        budget=got.budget,
+        goal=got.goal,
+        out=got.out,
+        seed=got.seed,
+        pilots=got.pilots,
+        since=time.perf_counter() - running,
     )
     return done.to_dict()
 

@@ -36,6 +36,7 @@ def page(run: Run, evaluation: Mapping[str, Any]) -> str:
         *(f'<p class="learned">{_e(sentence)}</p>' for sentence in _listed(evaluation.get("headline", ""))),
         "</header>",
         section("Beside the baselines", "".join(html_table(t) for t in evaluation.get("tables", ()))),
+        section("Forecast and reached", _forecast(config)),
         section("How it went", _curves(rows, config)),
         *(section(title, html) for title, html in (figure(name, value) for name, value in figures.items())),
         section("Other measurements", _facts(evaluation.get("diagnostics", {}))),
@@ -116,6 +117,14 @@ def html_table(table: Mapping[str, Any]) -> str:
         f'{caption}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
         f"{note}"
     )
+
+
+def _forecast(config: Mapping[str, Any]) -> str:
+    """What pilots foretold, beside what came out; nothing where there were none."""
+    told = (config.get("fit") or {}).get("forecast")
+    if not told:
+        return ""
+    return f"<p>{_e(told['said'])}.</p>{html_table(told['table'])}"
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
@@ -213,6 +222,7 @@ def _again(config: Mapping[str, Any]) -> str:
         asked = config["fit"]
         words = ["unlabeled", "fit", config["data"]["path"] or "DATA", "--budget", asked["budget"]]
         words += ["--goal", asked["goal"]] if asked["goal"] else []
+        words += [] if asked.get("pilots", True) else ["--no-pilots"]
         whole = f"{_e(shlex.join([*words, '--seed', str(config['settings']['seed'])]))}\n\n# or the training alone\n"
         chosen = "<ul>" + "".join(f"<li>{_e(reason)}</li>" for reason in asked["why"]) + "</ul>"
     made = f"unlabeled {config.get('unlabeled', '')}, torch {config.get('torch', '')}"
