@@ -1,7 +1,8 @@
-"""Scaling laws: fit them to runs, plan and run sweeps, count parameters and FLOPs."""
+"""Scaling laws: fit them to runs, ask them what to train, plan and run sweeps, count parameters and FLOPs."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from unlabeled.cli.advise import Advise, advise, inputs
 from unlabeled.cli.parse import parse
 from unlabeled.cli.say import table
 from unlabeled.core.errors import UserError
@@ -42,13 +44,15 @@ class Fit:
     entropy: float | None = None
     """Below which no loss of these data can lie."""
     held: float | None = None
-    """FLOPs from which on runs are held out for the check; by default the largest tenth."""
+    """FLOPs from which on runs are held out for the check; by default the largest tenth, whole budgets where there are such."""
     draws: int = 1000
     """Of the bootstrap over runs; 0 for no intervals."""
     level: float = 0.9
     """Of the intervals."""
     seed: int = 0
     """Of the bootstrap."""
+    page: Path | None = None
+    """An HTML page of the fit."""
     json: bool = False
     """Print one JSON object."""
 
@@ -78,7 +82,7 @@ class Plan:
     """
 
     system: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SYSTEM")]
-    """gpt2, vae or ddpm, whose sizes are known."""
+    """gpt2, bert, vae, ddpm, glow, simclr, moco or wav2vec2, whose sizes are known."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """A folder, a file or a built-in name."""
     budget: str = "1h"
@@ -91,6 +95,12 @@ class Plan:
     """Budgets of isoflop, lengths of a grid."""
     sizes: int = 6
     """Of each budget."""
+    spacing: float = 1.8
+    """Factor between sizes."""
+    ratio: float = 3.0
+    """Factor between budgets, or lengths."""
+    items_per_parameter: float | None = None
+    """Tokens (or examples) per parameter where the first guess of the best size is; for a ladder or grid, of the runs."""
     smallest: int = 10_000
     """Parameters."""
     largest: int = 3_000_000
@@ -99,6 +109,16 @@ class Plan:
     """Runs of each size and length, with other seeds."""
     workers: int = 1
     """Runs at a time that the plan reckons with."""
+    measure: Literal["loss", "knn"] = "loss"
+    """What laws are fitted to: the held-out loss or, of an encoder on data with classes, the error of 20 nearest neighbours."""
+    convention: Literal["with_head", "total", "non_embedding", "active"] = "with_head"
+    """Which parameters count."""
+    batch: int | None = None
+    """Examples of a step; as the system has it unless given."""
+    lr: float | None = None
+    """Learning rate at the family's own width; other widths follow its rule."""
+    variant: str | None = None
+    """Of the system, whose settings stay but for the size."""
     json: bool = False
     """Print one JSON object."""
 
@@ -126,6 +146,7 @@ class Run:
 
 Scale = (
     Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Advise, tyro.conf.subcommand("advise")]
     | Annotated[Plan, tyro.conf.subcommand("plan")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Count, tyro.conf.subcommand("count")]
@@ -133,12 +154,17 @@ Scale = (
 
 
 def main(words: Sequence[str]) -> dict[str, Any]:
-    got = parse(Scale, words, "scale", "Fit scaling laws, plan and run sweeps, count parameters and FLOPs.")
-    return {Fit: _fit, Count: _count, Plan: _plan, Run: _run}[type(got)](got)
+    about = "Fit scaling laws, ask them what to train, plan and run sweeps, count parameters and FLOPs."
+    got = parse(Scale, words, "scale", about)
+    if isinstance(got, Advise):
+        return advise(got, words)
+    if isinstance(got, Fit):
+        return _fit(got, words)
+    return {Count: _count, Plan: _plan, Run: _run}[type(got)](got)
 
 
-def _fit(got: Fit) -> dict[str, Any]:
-    inputs: dict[str, Any] = dict(map(_input, got.at))
+def _fit(got: Fit, words: Sequence[str]) -> dict[str, Any]:
+    at: dict[str, Any] = inputs(got.at)
     if not got.runs.exists():
         raise UserError(f"There is no file or folder {got.runs}; give a CSV of runs, a sweep or a folder of runs.")
 
@@ -173,13 +199,13 @@ def _fit(got: Fit) -> dict[str, Any]:
     for note in found.notes:
         print(note)
     print("\n" + ("\n".join(f"Mind: {reason}" for reason in found.verdict) or "Nothing speaks against this fit."))
-    if inputs or got.compute:
+    if at or got.compute:
         if not isinstance(found, Fitted):
             raise UserError(f"{got.law} foretells no single runs; take chinchilla, kaplan or another law of the loss.")
-        if inputs:
-            at = found.predict(**inputs)
-            print(f"\nForetold: {at.value:.5g} (from {at.low:.5g} to {at.high:.5g}). {at.note}")
-            told["prediction"] = {"inputs": inputs, "value": at.value, "interval": [at.low, at.high], "note": at.note}
+        if at:
+            new = found.predict(**at)
+            print(f"\nForetold: {new.value:.5g} (from {new.low:.5g} to {new.high:.5g}). {new.note}")
+            told["prediction"] = {"inputs": at, "value": new.value, "interval": [new.low, new.high], "note": new.note}
         if got.compute:
             best = found.optimum(got.compute)
             print(
@@ -192,15 +218,24 @@ def _fit(got: Fit) -> dict[str, Any]:
                 "tokens_interval": best.tokens_interval, "loss": best.loss, "loss_interval": best.loss_interval,
                 "note": best.note,
             }  # fmt: skip
+    if got.page is not None:
+        _write_page(found, runs, got.page, shlex.join(["unlabeled", "scale", *words]))
+        print(f"\nThe page is {got.page}.")
+    both = isinstance(found, Fitted) and {"params", "tokens"} <= set(found.form.inputs)
+    law = f" --law {found.law}" if both and found.law != "chinchilla" else ""
+    print(f"\nNext: unlabeled scale advise {shlex.quote(str(got.runs))}{law}")
     return told
 
 
-def _input(word: str) -> tuple[str, float]:
-    name, _, value = word.partition("=")
+def _write_page(found: Any, runs: Any, path: Path, command: str) -> None:
+    from unlabeled.engine.record import write_atomically
+    from unlabeled.report.scaling import page_of
+
     try:
-        return name, float(value)
-    except ValueError:
-        raise UserError(f"--at takes NAME=NUMBER, such as params=1e9, not {word!r}.") from None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page_of(found, runs, command))
+    except OSError as error:
+        raise UserError(f"The page {path} cannot be written ({error.strerror}); name another with --page.") from None
 
 
 def _count(got: Count) -> dict[str, Any]:
@@ -217,8 +252,10 @@ def _plan(got: Plan) -> dict[str, Any]:
     from unlabeled.scale.plan import plan
 
     made = plan(
-        got.system, got.data, got.budget, design=got.design, budgets=got.budgets, sizes=got.sizes, smallest=got.smallest,
-        largest=got.largest, seeds=range(got.seeds), workers=got.workers, say=print,
+        got.system, got.data, got.budget, design=got.design, budgets=got.budgets, sizes=got.sizes, spacing=got.spacing,
+        ratio=got.ratio, items_per_parameter=got.items_per_parameter, smallest=got.smallest, largest=got.largest,
+        seeds=range(got.seeds), workers=got.workers, measure=got.measure, convention=got.convention, batch=got.batch, lr=got.lr,
+        variant=got.variant, say=print,
     )  # fmt: skip
     made.write(got.out)
     rows = [
@@ -235,7 +272,7 @@ def _plan(got: Plan) -> dict[str, Any]:
     for caution in made.cautions:
         print(f"Mind: {caution}")
     print(f"\n{len(made.runs)} runs, about {made.seconds / 60:.0f} minutes in all; the plan is in {got.out}.")
-    print(f"Next: unlabeled scale run {got.out} --out sweep")
+    print(f"Next: unlabeled scale run {shlex.quote(str(got.out))} --out sweep, and then unlabeled scale advise sweep")
     return made.to_dict()
 
 
@@ -249,5 +286,5 @@ def _run(got: Run) -> dict[str, Any]:
         rows = run(plan, got.out, workers=got.workers, pool=got.pool, groups=got.groups or None, watch=board)
     finished = sum(row["state"] == "finished" for row in rows)
     print(f"{finished} of {len(rows)} runs are finished; their table is {got.out / 'runs.csv'}.")
-    print(f"Next: unlabeled scale fit {got.out / 'runs.csv'} --law chinchilla")
+    print(f"Next: unlabeled scale advise {shlex.quote(str(got.out))}")
     return {"out": str(got.out), "runs": rows}

@@ -35,19 +35,22 @@ REPEATS, EXCESS = 15.387756, 5.309743
 _REPEATED_RUNS = (
     8  # runs with more than one epoch, of three lengths in epochs at least, from which these two are fitted instead
 )
+_AS_NEW = 4.0  # epochs up to which tokens are worth about as much as new ones (Muennighoff et al. 2023)
 _PER_DECADE = 4  # points of the frontier
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Answers, and what they stand on. item: what the table's tokens are (`tokens` or `examples`); unit: of the loss, where the
-    table says it. compute, served, largest: an answer for each compute budget. why_no_isoflop: where isoflop is None."""
+    """Answers, and what they stand on. item: what the table's tokens are (`tokens` or `examples`). measure, unit: what its losses
+    are (`loss` or `kNN error`), and in which unit, where it says so. compute, served, largest: an answer for each compute budget.
+    why_no_isoflop: where isoflop is None."""
 
     fit: Fit
     isoflop: IsoFlop | None
     table: Table
     cost: Cost
     item: str
+    measure: str
     unit: str
     level: float
     compute: tuple[Best, ...]
@@ -70,6 +73,7 @@ class Advice:
         }
         return told | {
             "item": self.item,
+            "measure": self.measure,
             "unit": self.unit,
             "level": self.level,
             "cost": plain(self.cost.json()),
@@ -132,9 +136,10 @@ def advise(
         raise UserError(f"Every run of {table.source} has a loss below {reach:g}; give --reach a smaller one.")
     cost = cost_of(found.table)
     ground = Ground(found, found.form, torch.cat([found.theta[None], found.samples]), cost, level)
+    measure, unit = _measured(found.table)
     isoflop, why = None, ""
     try:
-        isoflop = fit_isoflop(found.table, draws=max(draws, 100), level=level, seed=seed)
+        isoflop = fit_isoflop(_as_new(found.table), draws=max(draws, 100), level=level, seed=seed)
     except UserError as error:
         why = str(error)
     chosen = tuple(budget.best(ground, c, isoflop, draws, seed) for c in budgets)
@@ -147,7 +152,8 @@ def advise(
         table=found.table,
         cost=cost,
         item="examples" if any(n.startswith("tokens are examples:") for n in found.table.notes) else "tokens",
-        unit=_unit(found.table),
+        measure=measure,
+        unit=unit,
         level=level,
         compute=chosen,
         data=None if data is None else budget.scarce(*_scarcity(ground, draws, seed), unique=data, computes=budgets),
@@ -162,10 +168,19 @@ def advise(
     return replace(advice, headline=tuple(wording.headline(advice)), tables=tuple(wording.tables(advice)))
 
 
-def _unit(table: Table) -> str:
-    """What the loss is measured in, where all runs say the same."""
-    units = np.unique(table.labels["unit"]) if "unit" in table.labels else []
-    return "" if len(units) != 1 or units[0] == "loss" else str(units[0])
+def _measured(table: Table) -> tuple[str, str]:
+    """What the losses are and their unit, where all runs say the same."""
+    units = set(table.labels.get("unit", ()))
+    unit = str(units.pop()) if len(units) == 1 else ""
+    if "error" in unit:
+        return unit, ""
+    return "loss", "" if unit == "loss" else unit
+
+
+def _as_new(table: Table) -> Table:
+    """Without the runs that saw their data more than four times: they are worse for their compute at any size."""
+    epochs = table.columns.get("epochs", table["tokens"] / table.columns.get("unique_tokens", table["tokens"]))
+    return table.without(epochs > _AS_NEW, f"it saw its data more than {_AS_NEW:g} times")
 
 
 def _along(table: Table) -> list[float]:

@@ -156,6 +156,8 @@ def fit(
     Raises:
         UserError: where the table does not serve the law.
     """
+    if not 0 < level < 1 or draws < 0 or highest < 0:
+        raise UserError("A level is a share between 0 and 1, such as 0.9; draws and highest are 0 or more.")
     if incomplete:
         table = table.complete("params", "tokens", "flops", "loss", "unique_tokens")
     if "loss" in table:
@@ -228,7 +230,7 @@ def fit_law(
         level=level,
         heldout=heldout,
         convention=table.convention,
-        units=law.units,
+        units=_units(law, table),
         notes=notes,
         details={"starts": len(ends.values), "share_at_optimum": share, "refused_as_degenerate": refused},
         form=law,
@@ -243,6 +245,16 @@ def fit_law(
         said = f"Far from the law lie {', '.join(str(table.names[i]) for i in far[:5])}{' and others' if len(far) > 5 else ''}."
         object.__setattr__(result, "notes", (*notes, said))
     return result
+
+
+def _units(law: Law, table: Table) -> Mapping[str, str]:
+    """The law's units, with that of the table's losses where the runs all have one."""
+    said = set(table.labels.get("unit", ()))
+    if law.target != "loss" or len(said) != 1:
+        return law.units
+    unit = str(said.pop())
+    unit = "unit of loss" if unit == "loss" else unit
+    return {name: unit if known in ("nats per token", "unit of loss") else known for name, known in law.units.items()}
 
 
 def score(table: Table, law: Law, theta: Tensor | Sequence[float], delta: float = DELTA) -> float:
@@ -290,14 +302,15 @@ def _heldout(
         [columns[c].log().numpy() for c in law.inputs], target.log().numpy(), [new[c].log().numpy() for c in law.inputs]
     )
     covered = None
+    low = high = np.full(len(truth), math.nan)
     if draws:
         samples = bootstrap(law, columns, target, theta, draws, delta, seed)
         enlarged = math.sqrt(len(target) / max(len(target) - len(theta), 1))
         residuals = (target.log() - law.log_predict(theta[None], columns)[0]).numpy() * enlarged
         noise = np.random.default_rng(seed).choice(residuals, (len(samples), len(truth)))
         many = law.log_predict(samples, new).numpy() + noise
-        low, high = np.quantile(many, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        covered = float(np.mean((low <= np.log(truth.numpy())) & (np.log(truth.numpy()) <= high)))
+        low, high = np.exp(np.quantile(many, [(1 - level) / 2, (1 + level) / 2], axis=0))
+        covered = float(np.mean((low <= truth.numpy()) & (truth.numpy() <= high)))
     shown = {k: float(v[0]) for k, v in law.shown(theta[None]).items()}
     found = HeldOut(
         what=f"{key} >= {held:.4g}",
@@ -312,6 +325,10 @@ def _heldout(
         },
         parameters=shown,
         covered=covered,
+        points=tuple(
+            (name, float(x), float(y), float(f), float(a), float(b))
+            for name, x, y, f, a, b in zip(table.rows(large).names, column[large], truth, foretold, low, high)
+        ),
     )
     return found, ""
 

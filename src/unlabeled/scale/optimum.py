@@ -181,6 +181,7 @@ def repeating(
     """(theta, log N, log D) -> log loss where there are so many unique tokens only (Muennighoff et al. 2023, arXiv 2305.16264,
     equations 5 and 6). limits: R_D* and R_N*, (rows,) each.
 
+    From runs of all the unique tokens on it is `laws.repeated`; a run of fewer is what the law without repetition says.
     Repeated tokens decay in worth, and so do parameters beyond the size for which the unique tokens are compute-optimal. The
     paper takes that size from Hoffmann's optimum with 6 N D; here it is that of the law and the cost at hand.
     """

@@ -25,7 +25,8 @@ class HeldOut:
     largest held-out value over the largest fitted. mean_error, largest_error: relative errors of the target. baselines: mean
     relative error of `last` (the target of the largest fitted run) and `line` (a straight line, or plane, in the logarithms).
     covered: share of held-out runs inside the prediction interval, None without one. parameters: of the law fitted without
-    them.
+    them. points: of each held-out run its name, the value of the column, the target as measured and as foretold, and the
+    prediction interval (nan without a bootstrap).
     """
 
     what: str
@@ -37,9 +38,12 @@ class HeldOut:
     baselines: Mapping[str, float]
     parameters: Mapping[str, float]
     covered: float | None = None
+    points: tuple[tuple[str, float, float, float, float, float], ...] = ()
 
     def json(self) -> dict[str, Any]:
-        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in self.__dict__.items()}
+        told = {k: dict(v) if isinstance(v, Mapping) else v for k, v in self.__dict__.items()}
+        names = ("run", "at", "measured", "foretold", "low", "high")
+        return told | {"points": [dict(zip(names, point)) for point in self.points]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,12 @@ def headline(advice: Advice) -> list[str]:
             f"With {amount(row.largest)} parameters at most, {flops(row.compute)} FLOPs buy {amount(row.tokens)} {item} and a "
             f"loss of {told(row.loss, loss)}{unit}; {same}."
         )
-    return said + _reached(advice)
+    return [_named(advice, sentence) for sentence in said + _reached(advice)]
+
+
+def _named(advice: Advice, sentence: str) -> str:
+    """Where runs were measured by something else than a loss, its name."""
+    return sentence if advice.measure == "loss" else sentence.replace("loss", advice.measure)
 
 
 def _trust(advice: Advice) -> str:
@@ -207,6 +212,16 @@ def cautions(advice: Advice) -> list[str]:
             f"{int((epochs > 1.01).sum())} runs saw their data more than once, up to {epochs.max():.3g} times; the law counts "
             "that as new."
         )
+    ratio = float((advice.table["tokens"] / advice.table["params"]).max())
+    longest = max(
+        [r.tokens.value / r.params.value for r in advice.served] + [r.tokens / r.params for r in advice.largest],
+        default=0.0,
+    )
+    if longest > 2 * ratio:
+        said.append(
+            f"A small model has up to {longest:.3g} {advice.item} for each parameter here, and the runs no more than "
+            f"{ratio:.3g}: laws from usual ratios overrate what more of them bring (Sardana et al. 2023)."
+        )
     if advice.cost.error > 0.1:
         said.append(
             f"The cost rule {advice.cost.formula} misses the FLOPs of a run by {advice.cost.error:.0%}: shapes "
@@ -271,7 +286,13 @@ def tables(advice: Advice) -> list[Mapping[str, Any]]:
             told(r.floor, loss) if r.floor else "–",
         ]
         made.append(_table("What comes to a loss", ["loss", "FLOPs", "parameters", item, "floor E"], [cells], level))
-    return made
+    if advice.measure == "loss":
+        return made
+
+    def named(value: Any) -> Any:
+        return _named(advice, value) if isinstance(value, str) else [named(v) for v in value]
+
+    return [{key: named(value) for key, value in table.items()} for table in made]
 
 
 def _plainly(value: float) -> str:
