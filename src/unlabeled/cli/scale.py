@@ -221,9 +221,10 @@ def _fit(got: Fit, words: Sequence[str]) -> dict[str, Any]:
     if got.page is not None:
         _write_page(found, runs, got.page, shlex.join(["unlabeled", "scale", *words]))
         print(f"\nThe page is {got.page}.")
-    both = isinstance(found, Fitted) and {"params", "tokens"} <= set(found.form.inputs)
-    law = f" --law {found.law}" if both and found.law != "chinchilla" else ""
-    print(f"\nNext: unlabeled scale advise {shlex.quote(str(got.runs))}{law}")
+    if {"params", "tokens", "loss"} <= set(runs.columns):
+        both = isinstance(found, Fitted) and {"params", "tokens"} <= set(found.form.inputs)
+        law = f" --law {found.law}" if both and found.law != "chinchilla" else ""
+        print(f"\nNext: unlabeled scale advise {shlex.quote(str(got.runs))}{law}")
     return told
 
 
