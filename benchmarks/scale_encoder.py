@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--budget", default="10m")
     parser.add_argument("--sizes", type=int, default=4)
     parser.add_argument("--lengths", type=int, default=4)
-    parser.add_argument("--spacing", type=float, default=3.2, help="between sizes")
+    parser.add_argument("--spacing", type=float, default=2.6, help="between sizes")
     parser.add_argument("--ratio", type=float, default=3.0, help="between lengths")
     parser.add_argument("--examples", type=float, default=1.0, help="per parameter, of the middle of the grid")
     parser.add_argument("--largest", type=int, default=1_000_000, help="parameters")
