@@ -143,6 +143,7 @@ def test_every_run_has_its_residual_and_those_left_out_a_reason(advice, html):
     table, fit = advice.table, advice.fit
     parts = {k: fit.parameters[k] for k in ("E", "A", "B", "alpha", "beta")}
     law = parts["E"] + parts["A"] / table["params"] ** parts["alpha"] + parts["B"] / table["tokens"] ** parts["beta"]
+    html = html[html.index("<h2>Runs</h2>") :]
     for i, name in enumerate(table.names):
         row = re.search(rf"<td[^>]*>{re.escape(escaped(name))}</td>(.*?)</tr>", html).group(1)
         assert f"{figures(law[i])}</td>" in row and f"{100 * (table['loss'][i] / law[i] - 1):+.2f}%" in row
@@ -156,7 +157,7 @@ def test_it_is_one_whole_file_that_escapes_what_it_shows(html):
     assert not tags.open
     assert "<script" not in html and escaped(EVIL) in html
     assert not any({"src", "href", "onload"} & set(attributes) for _, attributes in tags.seen)
-    assert len(drawings(html)) == 4
+    assert len(drawings(html)) == 6
 
 
 def test_sentences_and_tables_are_escaped_too(advice):
@@ -258,6 +259,10 @@ def test_a_fit_alone_has_a_page_without_what_it_does_not_know(law):
     assert ("Best parameters" in captions) == (law != "kaplan-n")
     assert ("against parameters" in captions) == (law == "isoflop")
     assert ("How far" in captions) == (law != "isoflop")
+    if law == "isoflop":
+        svg = drawn(html, "Best parameters")
+        to_x, to_y = scales(svg)
+        assert distance(paths(svg)[0], to_x(1e16), to_y(found.optimum(1e16))) < 0.4
     assert "nan" not in re.sub(r"<style>.*</style>", "", html, flags=re.S) and "Bands:" not in html
 
 
@@ -370,14 +375,44 @@ def test_a_gap_of_an_interval_is_no_bridge():
     assert [len(p) for p in paths(svg)] == [4, 4]
 
 
+def test_names_do_not_stand_on_each_other():
+    at = [(1.0, 1.0), (1.02, 1.001), (1.9, 1.0), (2.0, 2.0)]
+    named = Points(at, "red", named=["the first of all", "the second", "the third", ""])
+    svg = next(iter(drawings(plot("title", [named], "across")).values()))
+    boxes = []
+    for text in svg.iter("text"):
+        if words(text).startswith("the "):
+            x, y, length = float(text.get("x", "nan")), float(text.get("y", "nan")), 7 * len(words(text))
+            left = x - length if text.get("text-anchor") == "end" else x
+            assert left >= 0 and left + length <= WIDTH
+            boxes.append((left, left + length, y))
+    assert len(boxes) == 3
+    for (a, b, y), (c, d, z) in itertools.combinations(boxes, 2):
+        assert b <= c or d <= a or abs(y - z) >= 12
+
+
 def test_nothing_to_draw_is_no_figure():
     assert plot("title", [Points([(math.nan, 1.0)], "red"), Rule(1.0)], "across") == ""
 
 
-def test_a_page_of_other_units_does_not_say_nats(advice):
-    table = Table(
-        advice.table.columns, {"unit": np.array(["bits per dimension"] * len(advice.table))}, advice.table.names
-    )
-    html = page(replace(advice, table=table, unit="bits per dimension"), COMMAND)
-    html = html[html.index("The runs and the law") :]
+def test_a_page_of_other_units_does_not_say_nats():
+    table = made()
+    table = Table(table.columns, {"unit": np.array(["bits per dimension"] * len(table))}, table.names)
+    html = page_of(fit(table, "chinchilla", draws=0), table, COMMAND)
     assert "Loss (bits per dimension) against compute" in html and "nats per token" not in html
+
+
+def test_held_out_runs_stand_as_measured_and_foretold(advice, html):
+    svg = drawn(html, f"The {advice.fit.heldout.runs} largest runs")
+    to_x, to_y = scales(svg)
+    at = points(svg)
+    assert sum(map(len, at.values())) == advice.fit.heldout.runs > 1
+    bars = [e for e in svg.iter("line") if e.get("x1") == e.get("x2")]
+    for name, _, measured, foretold, low, high in advice.fit.heldout.points:
+        place = next(p[0] for said, p in at.items() if said.startswith(f"{name}: measured {figures(measured)}"))
+        assert place == pytest.approx((to_x(measured), to_y(foretold)), abs=0.4)
+        ends = [(float(b.get("y1")), float(b.get("y2"))) for b in bars if abs(float(b.get("x1")) - place[0]) < 0.06]
+        assert any(e == pytest.approx((to_y(low), to_y(high)), abs=0.4) for e in ends)
+        row = re.search(rf"<td>{re.escape(escaped(name))}</td>(<td>{re.escape(figures(measured))}</td>.*?)</tr>", html)
+        assert f"<td>{100 * (foretold / measured - 1):+.2f}%</td>" in row.group(1)
+        assert ("<td>yes</td>" if low <= measured <= high else "<td>no</td>") in row.group(1)

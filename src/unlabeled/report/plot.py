@@ -12,7 +12,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from unlabeled.report.axes import BOTTOM, LETTER, RIGHT, TOP, Axis, Label, axis, behind, drawable, number, svg, wide
+from unlabeled.report.axes import (
+    BOTTOM,
+    LETTER,
+    LINE,
+    RIGHT,
+    TOP,
+    Axis,
+    Label,
+    axis,
+    behind,
+    drawable,
+    number,
+    svg,
+    wide,
+)
 
 __all__ = ["Band", "Line", "Mark", "Points", "Rule", "key", "plot"]
 
@@ -65,6 +79,7 @@ class Rule:
 
 
 Mark = Points | Line | Band | Rule
+_Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 def plot(
@@ -117,6 +132,7 @@ class _Drawing:
 
     def __init__(self, x: Axis, y: Axis) -> None:
         self.across, self.up = x, y
+        self.names: list[_Box] = []
         self.x, self.y = x.scale(LEFT, WIDTH - RIGHT), y.scale(HEIGHT - BOTTOM, TOP)
 
     def mark(self, mark: Mark) -> str:
@@ -144,14 +160,22 @@ class _Drawing:
             f'<circle class="point" cx="{left:.1f}" cy="{top:.1f}" r="{mark.size}" fill="{fill}"{edge}>{said}</circle>'
         )
         if i < len(mark.named) and mark.named[i]:
-            words = mark.named[i]
-            words = words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
-            before = left + 8 + LETTER * len(words) > WIDTH - RIGHT  # no room on the right
-            parts.append(
-                f'<text x="{left - 6 if before else left + 6:.1f}" y="{top + 4:.1f}" '
-                f'text-anchor="{"end" if before else "start"}">{escape(words)}</text>'
-            )
+            parts.append(self._name(mark.named[i], left, top))
         return "".join(parts)
+
+    def _name(self, words: str, x: float, y: float) -> str:
+        """Beside a point, right or left; below or above where another name stands; nowhere if there is no room at all."""
+        words = words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
+        length = LETTER * len(words)
+        for down in (0, LINE, -LINE, 2 * LINE, -2 * LINE):
+            for start in (x + 6, x - 6 - length):
+                box = (start, y + down - LINE / 2, start + length, y + down + LINE / 2)
+                inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT - BOTTOM
+                if inside and not any(_overlap(box, other) for other in self.names):
+                    self.names.append(box)
+                    at, anchor = (x + 6, "start") if start > x else (x - 6, "end")
+                    return f'<text x="{at:.1f}" y="{y + down + 4:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+        return ""
 
     def _line(self, mark: Line) -> str:
         style = f'fill="none" stroke="{mark.colour}" stroke-width="{1 if mark.thin else 1.8}"'
@@ -212,6 +236,10 @@ class _Drawing:
             f'<text x="{x - 4 if before else x + 4:.1f}" y="{HEIGHT - BOTTOM - 6}" '
             f'text-anchor="{"end" if before else "start"}">{escape(mark.words)}</text>'
         )
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _inside(

@@ -31,7 +31,7 @@ __all__ = ["page", "page_of", "write"]
 
 PLACES = 25  # of the frontier of a fit without advice
 LARGE = 4  # sentences in large type
-SHOWN = 40  # runs; more are folded away
+SHOWN, FEW = 40, 12  # runs, and held-out runs; more are folded away
 _NONE = "none: the law was fitted without a bootstrap"
 
 
@@ -92,7 +92,7 @@ def _page(
         "</header>",
         section("What a budget buys", _tight("".join(map(html_table, tables)))),
         section("The runs and the law", charts(seen)),
-        section("The law", _law(found, seen.unit) + (_law(beside, seen.unit) if beside else "")),
+        section("The law", _law(found) + (_law(beside) if beside else "")),
         section("Foretelling the largest runs", _heldout(found)),
         section("Runs", _runs(seen, found)),
         section("What the numbers mean", _conventions(seen, found)),
@@ -111,13 +111,12 @@ def _tight(html: str) -> str:
     return f'<div class="tight">{html}</div>' if html else ""
 
 
-def _law(found: Result, unit: str) -> str:
+def _law(found: Result) -> str:
     rows = []
     for name, value in found.parameters.items():
         low, high = found.intervals.get(name, (math.nan, math.nan))
         shown = [figures(v) if math.isfinite(v) else None for v in (value, low, high, found.errors.get(name, math.nan))]
-        said = found.units.get(name, "")
-        rows.append([name, *shown, (unit or "unit of the loss") if said == "nats per token" else said])
+        rows.append([name, *shown, found.units.get(name, "")])
     columns = ["parameter", "value", f"{found.level:.0%} from", "to", "standard error", "unit"]
     table = html_table({"columns": columns, "rows": rows})
     return f'<p class="caption">{escape(found.formula)} ({escape(found.source)}), {found.rows_used:,} runs</p>{table}'
@@ -141,7 +140,22 @@ def _heldout(found: Result) -> str:
     if worst:
         said += " A baseline foretells them better: this law does not extrapolate."
     table = {"columns": ["foretold by", "mean error", "largest error"], "rows": rows, "own": 0}
-    return f"<p>{escape(said)}</p>{html_table(table)}{_moved(found, check)}"
+    return f"<p>{escape(said)}</p>{html_table(table)}{_one_by_one(found, check)}{_moved(found, check)}"
+
+
+def _one_by_one(found: Result, check: HeldOut) -> str:
+    rows = [
+        [name, figures(measured), figures(foretold), f"{100 * (foretold / measured - 1):+.2f}%"]
+        + ([f"{figures(low)} to {figures(high)}", low <= measured <= high] if math.isfinite(low) else [None, None])
+        for name, _, measured, foretold, low, high in check.points
+    ]
+    columns = ["run", "measured", "foretold", "error", f"{found.level:.0%} interval", "inside"]
+    html = html_table({"columns": columns, "rows": rows}) if rows else ""
+    return _folded(html, f"All {len(rows):,} foretold runs") if len(rows) > FEW else html
+
+
+def _folded(html: str, title: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{html}</details>"
 
 
 def _moved(found: Result, check: HeldOut) -> str:
@@ -177,7 +191,7 @@ def _runs(seen: Seen, found: Result) -> str:
     columns = ["run", *(name for name, _ in shown), *(["law", "measured over law"] if known else [])]
     html = html_table({"columns": columns, "rows": rows})
     if len(rows) > SHOWN:
-        html = f"<details><summary>All {len(rows):,} runs, by compute</summary>{html}</details>"
+        html = _folded(html, f"All {len(rows):,} runs, by compute")
     html += _excluded(found.rows_excluded, "Left out of the law")
     if seen.isoflop is not None and seen.isoflop is not found:
         more = [e for e in seen.isoflop.rows_excluded if e not in found.rows_excluded]

@@ -49,7 +49,7 @@ class Seen:
 
 def charts(seen: Seen) -> str:
     """All that can be drawn of it, as HTML; empty where nothing can."""
-    drawn = (draw(seen) for draw in (_loss_against_compute, _isoflops, _by_tokens, _split, _residuals))
+    drawn = (draw(seen) for draw in (_loss_against_compute, _isoflops, _by_tokens, _split, _residuals, _foretold))
     html = "".join(drawn)
     return f'<div class="charts wide">{html}</div>' if html else ""
 
@@ -86,17 +86,16 @@ def _words(seen: Seen) -> list[str]:
     return said
 
 
+def _runs(seen: Seen, x: np.ndarray, y: np.ndarray, rows: np.ndarray, colour: str) -> Points:
+    said = _words(seen)
+    return Points(_pairs(x[rows], y[rows]), colour, [said[i] for i in rows], size=2.4 if len(x) > DENSE else 3.2)
+
+
 def _by_group(
     seen: Seen, x: np.ndarray, y: np.ndarray, groups: np.ndarray, shades: Sequence[tuple[str, str]]
 ) -> list[Mark]:
-    said = _words(seen)
-    marks: list[Mark] = []
-    for group, (colour, _) in enumerate(shades):
-        rows = np.flatnonzero(groups == group)
-        marks.append(
-            Points(_pairs(x[rows], y[rows]), colour, [said[i] for i in rows], size=2.4 if len(x) > DENSE else 3.2)
-        )
-    return marks
+    rows = (np.flatnonzero(groups == group) for group in range(len(shades)))
+    return [_runs(seen, x, y, some, colour) for some, (colour, _) in zip(rows, shades)]
 
 
 def _sizes(seen: Seen) -> tuple[np.ndarray, list[tuple[str, str]]]:
@@ -152,7 +151,7 @@ def _isoflops(seen: Seen) -> str:
     """Loss against size, a curve for each budget that has a minimum, the parabola drawn through it."""
     if seen.isoflop is None or not {"params", "flops", "loss"} <= set(seen.table.columns):
         return ""
-    table, said = seen.table, _words(seen)
+    table = seen.table
     vertices = sorted(seen.isoflop.vertices, key=lambda v: v.flops)
     budgets = _budgets(table)
     marks: list[Mark] = []
@@ -163,15 +162,13 @@ def _isoflops(seen: Seen) -> str:
         left[rows] = False
         colour = f"var(--s{round(number * (STEPS - 1) / max(1, len(vertices) - 1))})"
         marks.append(Line(_parabola(table["params"][rows], table["loss"][rows], vertex), colour, fits=False))
-        marks.append(Points(_pairs(table["params"][rows], table["loss"][rows]), colour, [said[i] for i in rows]))
+        marks.append(_runs(seen, table["params"], table["loss"], rows, colour))
         told = f"{flops(vertex.flops)} FLOPs: least at {amount(vertex.params)} parameters, loss {vertex.loss:.4g}"
         marks.append(Points([(vertex.params, vertex.loss)], "var(--c1)", [told], ring=True))
         legend.append(("dot", colour, _flops_html(vertex.flops)))
     rest = np.flatnonzero(left)
     if len(rest):
-        marks.insert(
-            0, Points(_pairs(table["params"][rest], table["loss"][rest]), "var(--faint)", [said[i] for i in rest])
-        )
+        marks.insert(0, _runs(seen, table["params"], table["loss"], rest, "var(--faint)"))
         legend.append(("dot", "var(--faint)", "no minimum inside the sizes"))
     legend.append(("ring", "var(--c1)", "minimum of the parabola"))
     return plot(
@@ -187,20 +184,19 @@ def _budgets(table: Table) -> list[np.ndarray]:
 
 
 def _parabola(params: np.ndarray, loss: np.ndarray, vertex: Vertex) -> list[tuple[float, float]]:
-    """Through the five sizes around the lowest, its vertex being known: what is left to find is how much it is bent."""
+    """The parabola of a budget, over the five sizes around the lowest that it was fitted to."""
     size, place = np.unique(np.log(params), return_inverse=True)
-    mean = np.bincount(place, loss) / np.bincount(place)
-    start = max(0, min(int(mean.argmin()) - 2, len(size) - 5))
-    u, y = size[start : start + 5] - math.log(vertex.params), mean[start : start + 5] - vertex.loss
-    bend = float((u**2 * y).sum() / (u**4).sum())
-    at = np.linspace(u.min(), u.max(), GRID)
-    return _pairs(vertex.params * np.exp(at), vertex.loss + bend * at**2)
+    lowest = int((np.bincount(place, loss) / np.bincount(place)).argmin())
+    start = max(0, min(lowest - 2, len(size) - 5))
+    around = size[start : start + 5] - math.log(vertex.params)
+    at = np.linspace(around.min(), around.max(), GRID)
+    return _pairs(vertex.params * np.exp(at), vertex.loss + vertex.bend * at**2)
 
 
 def _by_tokens(seen: Seen) -> str:
-    """Loss against tokens with the law's curve of each size, where there are no budgets with minima."""
+    """Loss against tokens, with the law's curve of each size."""
     table, fit = seen.table, seen.fit
-    if seen.isoflop is not None or not {"params", "tokens", "loss"} <= set(table.columns):
+    if (fit is None and seen.isoflop is not None) or not {"params", "tokens", "loss"} <= set(table.columns):
         return ""
     groups, shades = _sizes(seen)
     marks: list[Mark] = []
@@ -245,7 +241,12 @@ def _split(seen: Seen) -> str:
         ]
         marks.append(Points([(v.flops, v.akima) for v in vertices], "var(--c0)", told, spread, ring=True))
         marks.append(Points([(v.flops, v.tokens) for v in vertices], "var(--c2)", told, ring=True))
-        legend.append(("ring", "var(--soft)", "isoFLOP minima, with one standard deviation"))
+        legend.append(("ring", "var(--c0)", "parameters at isoFLOP minima, with one standard deviation"))
+        legend.append(("ring", "var(--c2)", f"{seen.item} there"))
+    if seen.isoflop and not seen.frontier:
+        ends = [f(v.flops for v in vertices) for f in (min, max)]
+        marks.insert(0, Line([(c, seen.isoflop.optimum(c)) for c in ends], "var(--c0)"))
+        legend.insert(0, ("line", "var(--c0)", "power law through the minima"))
     if not marks:
         return ""
     if "flops" in seen.table:
@@ -262,11 +263,14 @@ def _residuals(seen: Seen) -> str:
     if fit is None or len(fit.table) != len(table):
         return ""
     left = table[fit.form.target] / fitted(fit) - 1
+    size = np.abs(np.log1p(left))  # as the fit itself looks for outliers
     against, label = ("flops", power) if "flops" in table else (fit.form.inputs[0], amount)
     groups, shades = _sizes(seen)
-    usual = 1.4826 * float(np.median(np.abs(left)))  # a standard deviation, were they normal
-    far = [i for i in np.argsort(-np.abs(left))[:3].tolist() if abs(left[i]) > FAR * max(usual, 1e-7)]
-    marks: list[Mark] = [Rule(0.0, level=True, dashed=False), Rule(0.01, level=True), Rule(-0.01, level=True)]
+    usual = 1.4826 * float(np.median(size))  # a standard deviation, were they normal
+    far = [i for i in np.argsort(-size)[:3].tolist() if size[i] > FAR * max(usual, 1e-7)]
+    close = float(np.ptp(left)) < 0.4  # or lines at 1% would hide the one between
+    marks: list[Mark] = [Rule(0.0, level=True, dashed=False)]
+    marks += [Rule(0.01, level=True), Rule(-0.01, level=True)] if close else []
     marks += _by_group(seen, table[against], left, groups, shades)
     marks.append(
         Points(
@@ -276,10 +280,35 @@ def _residuals(seen: Seen) -> str:
     )  # fmt: skip
     inside = float(np.mean(np.abs(left) <= 0.01))
     half = float(np.median(np.abs(left)))
-    note = f"Dotted: 1% to either side; {inside:.0%} of the runs lie between, and half of all within {half:.2%} of the law."
+    note = f"{inside:.0%} of the runs lie within 1% of the law{' (dotted)' if close else ''}, half of all within {half:.2%}."
     return plot(
         "How far measured losses lie from the law", marks, "FLOPs" if against == "flops" else against, log_x=True,
         label_x=label, label_y=percent, note=note, legend=key([("dot", colour, said) for colour, said in shades]),
+    )  # fmt: skip
+
+
+def _foretold(seen: Seen) -> str:
+    """The held-out runs as the law without them foretold them, against what was measured."""
+    found = seen.fit or seen.isoflop
+    check = found.heldout if found else None
+    if found is None or check is None or not check.points:
+        return ""
+    groups, shades = _sizes(seen)
+    colours = {str(name): shades[group] for name, group in zip(seen.table.names, groups)}
+    marks: list[Mark] = []
+    for name, _, measured, foretold, low, high in check.points:
+        error = f"{100 * (foretold / measured - 1):+.2f}%"
+        said = f"{name}: measured {figures(measured)}, foretold {figures(foretold)} ({error})"
+        colour, _ = colours.get(name, ("var(--c0)", ""))
+        marks.append(Points([(measured, foretold)], colour, [said], [(low, high)]))
+    ends = [f([v for _, _, *pair, _, _ in check.points for v in pair]) for f in (min, max)]
+    marks.insert(0, Line([(v, v) for v in ends], "var(--soft)", dashed=True, thin=True))
+    used = {colours[p[0]] for p in check.points if p[0] in colours}
+    legend = [("dot", *shade) for shade in shades if shade in used] + [("dashed", "var(--soft)", "as measured")]
+    banded = any(math.isfinite(p[4]) for p in check.points)
+    return plot(
+        f"The {check.runs:,} largest runs as foretold by the others", marks, "measured", log_x=True, log_y=True,
+        note=f"Upright lines: {found.level:.0%} intervals of what was foretold." if banded else "", legend=key(legend),
     )  # fmt: skip
 
 
