@@ -109,7 +109,7 @@ def test_count_says_parameters_and_flops(capsys: pytest.CaptureFixture[str]) -> 
         (["fit", "runs.csv", "--entropy", "3"], "below the entropy"),
         (["fit", "runs.csv", "--law", "mixed-modal"], "modality"),
         (["advise", "nowhere"], "There is no file or folder nowhere"),
-        (["advise", "runs.csv", "--data", "0"], "--data takes a positive number, not 0"),
+        (["advise", "runs.csv", "--data", "0"], "--data takes a number of 1 or more, such as 1e6, not 0"),
         (["advise", "runs.csv", "--law", "kaplan-c", "--draws", "0"], "kaplan-c is none; take chinchilla"),
         (["advise", "runs.csv", "--at", "params=many"], "--at takes NAME=NUMBER"),
         (["advise", "runs.csv", "--at", "params=1e9"], "--at takes a model as params=NUMBER tokens=NUMBER"),

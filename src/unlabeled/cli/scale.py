@@ -170,6 +170,7 @@ def _fit(got: Fit, words: Sequence[str]) -> dict[str, Any]:
 
     from unlabeled.scale.fit import Fit as Fitted
     from unlabeled.scale.fit import fit
+    from unlabeled.scale.optimum import Cost, cost_of
     from unlabeled.scale.table import read
 
     runs = read(got.runs, entropy=got.entropy, curves=got.law == "envelope")
@@ -213,6 +214,10 @@ def _fit(got: Fit, words: Sequence[str]) -> dict[str, Any]:
                 f"(from {best.params_interval[0]:.3g} to {best.params_interval[1]:.3g}), {best.tokens:.3g} tokens, "
                 f"{best.tokens_per_param:.3g} for each, loss {best.loss:.4g}. {best.note}"
             )
+            if "flops" in found.table and (cost := cost_of(found.table)) != Cost():
+                print(
+                    f"That is for C = 6 N D; these runs cost {cost.formula}, which `unlabeled scale advise` reckons with."
+                )
             told["optimum"] = {
                 "flops": got.compute, "params": best.params, "params_interval": best.params_interval, "tokens": best.tokens,
                 "tokens_interval": best.tokens_interval, "loss": best.loss, "loss_interval": best.loss_interval,

@@ -36,6 +36,7 @@ _REPEATED_RUNS = (
     8  # runs with more than one epoch, of three lengths in epochs at least, from which these two are fitted instead
 )
 _AS_NEW = 4.0  # epochs up to which tokens are worth about as much as new ones (Muennighoff et al. 2023)
+_LEAST, _MOST = 1e3, 1e40  # FLOPs that are a budget, and any number that is asked for
 _PER_DECADE = 4  # points of the frontier
 
 
@@ -109,28 +110,18 @@ def advise(
     Raises:
         UserError: where the table does not serve the law, the law is none of params and tokens, or a number makes no sense.
     """
-    asked = [("--compute", c) for c in compute]
-    asked += [("--data", data), ("--served", served), ("--largest", largest), ("--reach", reach)]
-    for name, value in asked:
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise UserError(f"{name} takes a positive number, not {value:g}.")
-    if not 0 < level < 1:
-        raise UserError(f"--level is a share between 0 and 1, such as 0.9, not {level:g}.")
-    if at is not None and (
-        set(at) != {"params", "tokens"} or not all(math.isfinite(v) and v >= 1 for v in at.values())
-    ):
-        raise UserError("--at takes a model as params=NUMBER tokens=NUMBER, both positive.")
+    _check(at, level, {"compute": compute, "data": data, "served": served, "largest": largest, "reach": reach})
     found = fit(table, law, highest=highest, incomplete=incomplete, draws=draws, level=level, seed=seed)
     if not isinstance(found, Fit) or not {"params", "tokens"} <= set(found.form.inputs) or found.form.target != "loss":
         raise UserError(
             f"Advice needs a law of params and tokens, and {found.law} is none; take chinchilla or kaplan-nd."
         )
-    if "flops" not in found.table:
-        raise UserError(f"{table.source} lacks the column flops; name it, or leave out incomplete rows.")
+    found.table.need(("params", "tokens"), "flops")
     top = float(found.table["flops"].max())
-    for budget_asked in compute:
-        if budget_asked < 1e3:
-            raise UserError(f"--compute takes FLOPs, such as 1e15, not {budget_asked:g}.")
+    if top < _LEAST:
+        raise UserError(
+            f"The largest run of {table.source} has {top:.3g} FLOPs; give params, tokens and flops in units of one."
+        )
     budgets = tuple(float(c) for c in compute) or (top, 10 * top, 100 * top)
     if reach is not None and reach >= float(found.table["loss"].max()):
         raise UserError(f"Every run of {table.source} has a loss below {reach:g}; give --reach a smaller one.")
@@ -166,6 +157,24 @@ def advise(
     )
     advice = replace(advice, cautions=tuple(wording.cautions(advice)))
     return replace(advice, headline=tuple(wording.headline(advice)), tables=tuple(wording.tables(advice)))
+
+
+def _check(at: Mapping[str, float] | None, level: float, asked: Mapping[str, float | Sequence[float] | None]) -> None:
+    """Refuse numbers that make no sense.
+
+    Raises:
+        UserError: with one sentence on the first of them.
+    """
+    least = {"compute": (_LEAST, "FLOPs, such as 1e15"), "reach": (0.0, "a positive loss")}
+    for name, given in asked.items():
+        low, what = least.get(name, (1.0, "a number of 1 or more, such as 1e6"))
+        for value in given if isinstance(given, Sequence) else [given]:
+            if value is not None and not (low <= value <= _MOST and value > 0):
+                raise UserError(f"--{name} takes {what}, not {value:g}.")
+    if not 0 < level < 1:
+        raise UserError(f"--level is a share between 0 and 1, such as 0.9, not {level:g}.")
+    if at is not None and (set(at) != {"params", "tokens"} or not all(1 <= v <= _MOST for v in at.values())):
+        raise UserError("--at takes a model as params=NUMBER tokens=NUMBER, both 1 or more.")
 
 
 def _measured(table: Table) -> tuple[str, str]:
