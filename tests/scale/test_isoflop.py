@@ -10,7 +10,7 @@ import pytest
 
 from unlabeled.core.errors import UserError
 from unlabeled.scale.fit import fit
-from unlabeled.scale.isoflop import Envelope, IsoFlop, akima
+from unlabeled.scale.isoflop import Envelope, IsoFlop, akima, fit_isoflop
 from unlabeled.scale.table import Table, read
 
 DATA = Path(__file__).parent / "data"
@@ -118,3 +118,12 @@ def test_the_envelope_of_training_curves() -> None:
 def test_ends_of_runs_have_no_envelope() -> None:
     with pytest.raises(UserError, match="has no training curves"):
         fit(study(), "envelope")
+
+
+def test_runs_without_gaps_of_compute_are_no_budget():
+    flops = np.geomspace(1e18, 4e18, 24)
+    params = np.tile(np.geomspace(1e7, 1e9, 6), 4)
+    loss = 3 + 0.1 * np.log10(params / 1e8) ** 2
+    spread = Table({"params": params, "flops": flops, "loss": loss})
+    with pytest.raises(UserError, match="without a gap"):
+        fit_isoflop(spread, draws=0)

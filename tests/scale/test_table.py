@@ -124,7 +124,7 @@ def test_run_folders_are_read(tmp_path: Path) -> None:
 
 
 def test_the_table_of_a_sweep_is_read(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text(json.dumps({"convention": "non_embedding"}))
+    (tmp_path / "plan.json").write_text(json.dumps({"survey": {"convention": "non_embedding"}}))
     (tmp_path / "runs.csv").write_text("name,params,tokens,examples,flops,loss,seed\na,1,0,7,9,3,\nb,2,0,8,9,2,\n")
     table = read(tmp_path)
     assert "non_embedding" in table.convention

@@ -25,6 +25,7 @@ __all__ = ["Envelope", "IsoFlop", "Vertex", "akima", "fit_envelope", "fit_isoflo
 _SAME_BUDGET = math.log(
     1.15
 )  # runs whose compute differs by less than this share a budget; budgets lie a factor 2 apart
+_WIDEST = math.log(1.5)  # of a budget: runs of every compute, without gaps, are no budgets
 _AROUND = 2  # points on each side of the lowest that the parabola goes through
 _FEWEST = 4  # sizes that a budget needs
 _FINE = 25  # interpolated points between two sizes (Porian et al.)
@@ -38,7 +39,7 @@ _SMOOTH = 0.05  # half-width of the moving average over a training curve, as a s
 @dataclass(frozen=True)
 class Vertex:
     """The minimum of one budget. params: by the parabola; akima: by interpolation, and sigma: the spread of its logarithm
-    under noise. tokens, loss: there. sizes: how many runs the budget has."""
+    under noise. tokens, loss: there. bend: c of loss + c (log N - log params)^2, the parabola. sizes: runs of the budget."""
 
     flops: float
     params: float
@@ -46,6 +47,7 @@ class Vertex:
     sigma: float
     tokens: float
     loss: float
+    bend: float
     sizes: int
 
 
@@ -104,7 +106,8 @@ def fit_isoflop(
         tokens = float(np.exp(np.interp(found.vertex, size, np.log(table["tokens"][rows]))))
         floor = float(np.diff(size).mean()) / 3  # a spread far below the step of the sizes is not believed
         sigma = max(float(drawn.std()), floor)
-        vertices.append(Vertex(flops, math.exp(found.vertex), math.exp(best), sigma, tokens, found.loss, len(rows)))
+        at = math.exp(found.vertex)
+        vertices.append(Vertex(flops, at, math.exp(best), sigma, tokens, found.loss, found.bend, len(rows)))
         repeats.append(drawn)
     if len(vertices) < 2:
         reasons = "; ".join(dict.fromkeys(e.why for e in excluded)) or "there are too few"
@@ -227,6 +230,7 @@ def _budgets(table: Table) -> list[np.ndarray]:
 class _Parabola:
     vertex: float = math.nan
     loss: float = math.nan
+    bend: float = math.nan
     residual: float = 0.0
     why: str = ""
 
@@ -239,6 +243,9 @@ def _merged(table: Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _parabola(table: Table, rows: np.ndarray) -> _Parabola:
     """Through the points around the lowest: vertex as log N, loss there, residual of the log loss."""
+    flops = table["flops"][rows]
+    if math.log(flops.max() / flops.min()) > _WIDEST:
+        return _Parabola(why=f"runs of {flops.min():.3g} to {flops.max():.3g} FLOPs follow each other without a gap")
     size, loss = _merged(table, rows)
     if len(size) < _FEWEST:
         return _Parabola(why=f"{len(size)} sizes, and {_FEWEST} are the least for a minimum")
@@ -257,7 +264,7 @@ def _parabola(table: Table, rows: np.ndarray) -> _Parabola:
         return _Parabola(why="the vertex of the parabola is outside, beyond the edge of the sizes")
     left = np.log(y) - np.log(np.polyval(poly, u - middle))
     residual = math.sqrt(float((left**2).sum()) / (len(u) - 3)) if len(u) > 3 else 0.0
-    return _Parabola(float(vertex), float(np.polyval(poly, vertex - middle)), residual)
+    return _Parabola(float(vertex), float(np.polyval(poly, vertex - middle)), float(bent), residual)
 
 
 def _akima_minimum(

@@ -209,8 +209,8 @@ def read(
 def _of_sweep(folder: Path, given: Mapping[str, str]) -> Table:
     table = _of_csv(folder / "runs.csv", given)
     try:
-        said = json.loads((folder / "plan.json").read_text()).get("convention")
-    except (OSError, ValueError, AttributeError):
+        said = json.loads((folder / "plan.json").read_text())["survey"]["convention"]
+    except (OSError, ValueError, KeyError, TypeError):
         said = None
     return replace(table, convention=f"what the plan's convention {said!r} counts") if said else table
 
