@@ -72,19 +72,19 @@ def test_the_rungs_halve() -> None:
 
 
 def test_the_forecast_decides_and_not_the_loss_of_the_pilots() -> None:
-    setting = Setting(training=6000)
-    pilots = pilots_of(World(400), setting)
+    setting = Setting(training=40_000)
+    pilots = pilots_of(World(2000), setting)
     first = {p.candidate.name: p.loss for p in pilots[:4]}
     assert min(first, key=first.__getitem__) in ("gpt2 100000", "gpt2 300000")  # short runs favour small models
     told = tell(SIZES, pilots, setting)
     best, _ = chosen(told, SIZES[0])
-    full = {c.name: loss(c.params, 6000 / (c.flops / RATE) * BATCH) for c in SIZES}
-    assert best.candidate.name == min(full, key=full.__getitem__) == "gpt2 1000000"
+    full = {c.name: loss(c.params, 40_000 / (c.flops / RATE) * BATCH) for c in SIZES}
+    assert best.candidate.name == min(full, key=full.__getitem__) == "gpt2 3000000"
     assert best.forecast.holds(full[best.candidate.name])
 
 
 def test_each_rung_takes_twice_the_time_and_half_the_candidates() -> None:
-    pilots = pilots_of(World(400), Setting(training=6000))
+    pilots = pilots_of(World(2000), Setting(training=12000))
     assert len(pilots) == 7
     times = [p.steps * p.step_seconds for p in pilots]
     assert times[:4] == pytest.approx([times[0]] * 4, rel=0.1)
@@ -93,7 +93,7 @@ def test_each_rung_takes_twice_the_time_and_half_the_candidates() -> None:
 
 
 @effort(max_examples=40, deadline=None)
-@given(seconds=st.floats(0.1, 300), overhead=st.floats(0, 5))
+@given(seconds=st.floats(0.1, 1500), overhead=st.floats(0, 5))
 def test_pilots_keep_to_their_time(seconds: float, overhead: float) -> None:
     world = World(seconds, overhead)
     pilots = halve(SIZES, world.run, world.left, world.guess, Setting(training=1000), overhead=overhead)
@@ -107,14 +107,14 @@ def test_no_time_for_two_is_no_pilots() -> None:
 
 
 def test_a_guess_of_the_overhead_that_is_too_low_costs_pilots_and_no_time() -> None:
-    world = World(60, overhead=4)
+    world = World(200, overhead=4)
     pilots = pilots_of(world, Setting(training=1000))
     assert 1 <= len(pilots) < 12
     assert world.seconds > -5
 
 
 def test_a_pilot_that_diverged_is_out() -> None:
-    world, setting = World(400, broken=("gpt2 3000000",)), Setting(training=6000)
+    world, setting = World(2000, broken=("gpt2 3000000",)), Setting(training=12000)
     pilots = pilots_of(world, setting)
     assert [p.failed for p in pilots].count("the loss was no finite number") == 1  # and was not tried again
     told = tell(SIZES, pilots, setting)
@@ -124,30 +124,31 @@ def test_a_pilot_that_diverged_is_out() -> None:
 
 
 def test_all_diverged_is_nothing_told() -> None:
-    world = World(400, broken=tuple(c.name for c in SIZES))
+    world = World(2000, broken=tuple(c.name for c in SIZES))
     assert tell(SIZES, pilots_of(world, Setting(training=600)), Setting(training=600)) == []
 
 
 def test_a_size_without_pilot_is_told_by_law_and_speed() -> None:
-    setting = Setting(training=6000)
-    world = World(100)
+    setting = Setting(training=12000)
+    world = World(500)
     pilots = halve(SIZES[:3], world.run, world.left, world.guess, setting)
-    told = {t.candidate.name: t for t in tell(SIZES, pilots, setting)}
+    told = {t.candidate.name: t for t in tell([*SIZES, *candidates(9_000_000)], pilots, setting)}
+    assert "gpt2 9000000" not in told  # nine times the largest pilot
     far = told["gpt2 3000000"]
-    assert far.steps == pytest.approx(6000 / (SIZES[3].flops / RATE), rel=0.01) and not far.pilots
+    assert far.steps == pytest.approx(12000 / (SIZES[3].flops / RATE), rel=0.01) and not far.pilots
     assert far.forecast.holds(loss(3e6, far.steps * BATCH))
-    only = tell(SIZES, pilots, Setting(training=6000, any_size=False))
+    only = tell(SIZES, pilots, Setting(training=12000, any_size=False))
     assert {t.candidate.name for t in only} == {c.name for c in SIZES[:3]}
 
 
 def test_a_size_with_no_time_for_its_schedule_is_not_told() -> None:
-    pilots = pilots_of(World(400), Setting(training=6000))
+    pilots = pilots_of(World(2000), Setting(training=12000))
     assert {t.candidate.name for t in tell(SIZES, pilots, Setting(training=24))} == {"gpt2 100000", "gpt2 300000"}
 
 
 def test_repeated_text_makes_a_longer_run_worth_less() -> None:
-    pilots = pilots_of(World(400), Setting(training=6000))
-    endless, short = (tell(SIZES, pilots, Setting(6000, unique=u)) for u in (None, 1e5))
+    pilots = pilots_of(World(2000), Setting(training=12000))
+    endless, short = (tell(SIZES, pilots, Setting(12000, unique=u)) for u in (None, 1e5))
     assert all(a.forecast.value < b.forecast.value for a, b in zip(endless, short) if a.steps * BATCH > 1e6)
 
 
