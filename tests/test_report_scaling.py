@@ -375,6 +375,14 @@ def test_a_gap_of_an_interval_is_no_bridge():
     assert [len(p) for p in paths(svg)] == [4, 4]
 
 
+def test_a_held_out_run_is_inside_its_interval_or_not(advice):
+    points = tuple((f"held-{m}", 1e17, m, 2.5, 2.0, 3.0) for m in (1.5, 2.2, 3.5))
+    heldout = replace(advice.fit.heldout, points=points)
+    html = page(replace(advice, fit=replace(advice.fit, heldout=heldout)), COMMAND)
+    rows = re.findall(r"<td>held-[^<]*</td>.*?2 to 3</td><td>(\w+)</td>", html)
+    assert rows == ["no", "yes", "no"]
+
+
 def test_names_do_not_stand_on_each_other():
     at = [(1.0, 1.0), (1.02, 1.001), (1.9, 1.0), (2.0, 2.0)]
     named = Points(at, "red", named=["the first of all", "the second", "the third", ""])
