@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from unlabeled.scale.outlook import Outlook
     from unlabeled.scale.pilots import Bench
 
-__all__ = ["Choice", "Done", "Shares", "carry_out", "choose", "fit", "in_words", "shares"]
+__all__ = ["Choice", "Done", "Shares", "bench", "carry_out", "choose", "fit", "in_words", "no_room", "shares"]
 
 Goal = Literal["represent", "generate"]
 GOALS: tuple[Goal, ...] = ("represent", "generate")
@@ -359,7 +359,7 @@ def _look_out(
         method = untrained(run)
         stores = [build(source.split(part), method) for part in ("train", "test")]  # the long run needs both too
         began, seconds = time.perf_counter(), PILOTS * budget
-        benches = [_bench(choice.system, choice, source, method.spec, stores, seed)]
+        benches = [bench(choice.system, choice, source, method.spec, stores, seed)]
         if choice.system == "simclr" and _preparing(source, method) < seconds / 4:
             benches += _beside("moco", choice, source, seed)
     except UserError as error:
@@ -368,7 +368,12 @@ def _look_out(
     return look_out(benches, seconds, training, usual=choice.system, since=began)
 
 
-def _bench(system: str, choice: Choice, source: Source, spec: Any, stores: Sequence[Any], seed: int) -> Bench:
+def bench(system: str, choice: Choice, source: Source, spec: Any, stores: Sequence[Any], seed: int) -> Bench:
+    """Where pilots of a system run and models of it are measured. stores: the training and the test part, prepared.
+
+    Raises:
+        UserError: where there is too little data, or there are no classes to compare encoders by.
+    """
     from unlabeled.scale.pilots import ENCODERS, Bench
 
     labels = None
@@ -391,7 +396,7 @@ def _beside(system: str, choice: Choice, source: Source, seed: int) -> list[Benc
             system, choice.variant, lambda _, config: measure(config, source.split("train")), **choice.overrides
         )
         stores = [build(source.split(part), method) for part in ("train", "test")]
-        return [_bench(system, choice, source, method.spec, stores, seed)]
+        return [bench(system, choice, source, method.spec, stores, seed)]
     except UserError:
         return []
 
@@ -455,7 +460,7 @@ def in_words(found: Inspection) -> str:
         parts.append(f"{found.extents['duration'].median:.1f} s in the middle")
     parts.append(_size(found.bytes))
     if found.classes:
-        parts.append(f"{len(found.classes)} classes (for evaluation only)")
+        parts.append(f"{len(found.classes)} classes (never trained on)")
     if found.splits:
         parts.append(" + ".join(f"{n:,} {name}" for name, n in found.splits.items()))
     twice = sum(len(ids) - 1 for ids in found.duplicates)

@@ -65,12 +65,16 @@ class Outlook:
             measured = [last.steps, f"{last.loss:.3g}"] if last else [None, None]
             rows.append([c.name, c.params, *measured, *([full.steps, said(full.forecast)] if full else [None, None])])
         own = [c.name for c in order].index(self.candidate.name)
+        tested = "The test part plays no part in the choice; the pilots tell nothing of it."
+        if self.forecast:
+            foretold = f"{said(self.forecast)} is foretold for {self.candidate.name}"
+            tested = f"Of the test part, which plays no part in the choice, {foretold}."
         return {
             "title": f"Pilots: {self.unit} on training examples that no pilot trained on",
             "columns": ["candidate", "parameters", "steps of its pilot", "measured", "steps in full", "forecast"],
             "rows": rows,
             "own": own,
-            "note": f"Forecasts are of L = E + A / N^alpha + B / D^beta, with {LEVEL:.0%} intervals.",
+            "note": f"Forecasts are of L = E + A / N^alpha + B / D^beta, with {LEVEL:.0%} intervals. {tested}",
         }
 
     def to_dict(self, budget: float) -> dict[str, Any]:
