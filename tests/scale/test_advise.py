@@ -144,8 +144,9 @@ def test_intervals_of_the_best_model_cover_the_truth() -> None:
         row = budget.best(ground(found), 1e15)
         pairs = ((row.params, n), (row.tokens, d), (row.loss, loss))
         inside.append([e.low <= v <= e.high for e, v in pairs])
+    spread = math.sqrt(0.9 * 0.1 / len(inside))  # of 184 other seeds 0.957, 0.957 and 0.940 were inside
     for share in np.mean(inside, axis=0):
-        assert 0.82 <= share <= 0.97, np.mean(inside, axis=0)
+        assert abs(share - 0.9) < 3 * spread, np.mean(inside, axis=0)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -282,6 +283,16 @@ def test_the_headline_says_what_to_train_and_how_far_to_trust_it(small: Advice, 
     )
     assert any("mean error of 1.00%" in said for said in chinchilla.cautions)
     assert [small.frontier[0].compute, small.frontier[-1].compute] == pytest.approx([1e12, 2.7e16])
+
+
+def test_a_degenerate_law_gives_no_advice_yet(small: Advice) -> None:
+    assert not small.fit.degenerate and "degenerate" not in small.headline[0]
+    steep = replace(small.fit, theta=torch.tensor([[50.0, 7.3, 0.2, 5.0, 0.5]]).double()[0])
+    assert "degenerate: the sizes that follow are no advice yet" in wording.headline(replace(small, fit=steep))[0]
+    table = sweep()
+    flat = Table(dict(table.columns) | {"loss": 1.3 + 1500 / table["tokens"] ** 0.5})  # size does nothing
+    with pytest.raises(UserError, match="has no best split"):
+        advise(flat, law=NEAR, draws=10)
 
 
 def test_disagreement_and_wide_intervals_are_said(small: Advice) -> None:

@@ -72,6 +72,11 @@ class Fit(Result):
     residuals: np.ndarray
     table: Table
 
+    @property
+    def degenerate(self) -> str:
+        """Why the optimum is no law, or an empty string."""
+        return degenerate(self.form, self.theta, *tensors(self.table, self.form))
+
     def predict(self, *, level: float | None = None, seed: int = 0, **inputs: float) -> Prediction:
         """The target of a run with these inputs, such as params=1e9, tokens=2e10.
 
@@ -213,7 +218,8 @@ def fit_law(
     drawn = {k: v.numpy() for k, v in law.shown(samples).items()} if len(samples) else {}
     intervals = {k: interval(v, level) for k, v in drawn.items()}
     with np.errstate(over="ignore"):  # a scale such as N_c of an exponent near zero is beyond all bounds
-        errors = {k: float(np.std(v[np.isfinite(v)])) for k, v in drawn.items()}
+        finite = {k: v[np.isfinite(v)] for k, v in drawn.items()}
+        errors = {k: float(np.std(v)) if len(v) else math.nan for k, v in finite.items()}
     good = ends.points[ends.values.argsort()[:POLISHED]]
     heldout, missing = _heldout(table, law, torch.cat([best[None], good]), held, min(draws, 200), level, delta, seed)
     notes = (*table.notes, *base, *([missing] if missing else []))
@@ -343,7 +349,6 @@ def _line(inputs: list[np.ndarray], target: np.ndarray, new: list[np.ndarray]) -
 def _judged(found: Fit, share: float) -> list[str]:
     """Reasons not to trust a fit, in words."""
     law, table, size = found.form, found.table, len(found.theta)
-    columns, target = tensors(table, law)
     said = []
     if len(table) < 2 * size:
         said.append(f"{len(table)} runs for {size} parameters: the intervals mean little.")
@@ -353,9 +358,8 @@ def _judged(found: Fit, share: float) -> list[str]:
             said.append(
                 f"The runs span {wide:.1f} decades of {name}, and {_DECADES.get(name, 0.5):g} is the least to see an exponent."
             )
-    why = degenerate(law, found.theta, columns, target)
-    if why:
-        said.append(f"The optimum is degenerate: {why}.")
+    if found.degenerate:
+        said.append(f"The optimum is degenerate: {found.degenerate}.")
     if share < 0.01 and found.details["starts"] >= 100:
         said.append(
             f"Only {share:.1%} of {found.details['starts']} starts reach the optimum: a better one may have been missed."

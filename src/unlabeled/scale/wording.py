@@ -108,15 +108,16 @@ def _trust(advice: Advice) -> str:
     count = len(fit.verdict)
     reasons = "1 reason not to trust it follows" if count == 1 else f"{count} reasons not to trust it follow"
     against = reasons if count else "nothing in the fit speaks against it"
-    return f"The law {fit.law}, fitted to {fit.rows_used} runs{foretold}; {against}."
+    warned = " It is degenerate: the sizes that follow are no advice yet." if fit.degenerate else ""
+    return f"The law {fit.law}, fitted to {fit.rows_used} runs{foretold}; {against}.{warned}"
 
 
 def _best(advice: Advice, row: Best) -> str:
     unit = f" {advice.unit}" if advice.unit else ""
     return (
         f"For {flops(row.compute)} FLOPs train {told(row.params)} parameters on {told(row.tokens)} {advice.item}, "
-        f"{row.ratio.value:.3g} for each; the loss will be {told(Estimate(row.loss.value, *row.run), loss)}{unit}. Sizes from "
-        f"{amount(row.near[0])} to {amount(row.near[1])} cost at most 1% of the loss."
+        f"{amount(row.ratio.value)} for each; the loss will be {told(Estimate(row.loss.value, *row.run), loss)}{unit}. Sizes "
+        f"from {amount(row.near[0])} to {amount(row.near[1])} cost at most 1% of the loss."
     )
 
 
@@ -246,7 +247,7 @@ def tables(advice: Advice) -> list[Mapping[str, Any]]:
             ["FLOPs", "parameters", item, f"{item} per parameter", f"loss{unit}", "of a run", "by isoFLOP minima"],
             [
                 [
-                    flops(r.compute), told(r.params), told(r.tokens), told(r.ratio, short), told(r.loss, loss),
+                    flops(r.compute), told(r.params), told(r.tokens), told(r.ratio), told(r.loss, loss),
                     f"{loss(r.run[0])} to {loss(r.run[1])}", told(r.isoflop) if r.isoflop else "–",
                 ]
                 for r in advice.compute
