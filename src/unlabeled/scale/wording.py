@@ -228,8 +228,9 @@ def cautions(advice: Advice) -> list[str]:
             f"The cost rule {advice.cost.formula} misses the FLOPs of a run by {advice.cost.error:.0%}: shapes "
             "differ at the same size."
         )
-    notes = [row.note for row in advice.compute] + [advice.margin.note, advice.reach.note if advice.reach else ""]
-    said += [note for note in dict.fromkeys(notes) if note][-1:]  # the furthest says it for all
+    furthest = max(advice.compute, key=lambda row: row.compute)
+    notes = [furthest.note, advice.margin.note, advice.reach.note if advice.reach else ""]
+    said += [note for note in dict.fromkeys(notes) if note]
     if not len(fit.samples):
         said.append("There are no intervals, for no bootstrap was drawn.")
     return said
