@@ -136,7 +136,7 @@ def _apart(advice: Advice) -> list[str]:
         ]
     if math.isnan(rows[0].params.low):
         return []
-    return ["The isoFLOP minima, which know no law, agree with these sizes within the intervals."]
+    return ["The isoFLOP minima, which know no law, do not contradict these sizes: the intervals overlap."]
 
 
 def _margin(advice: Advice) -> list[str]:
