@@ -1,4 +1,4 @@
-"""Write what is generated of the documentation: the tables of methods and of recipes, and one page per method in docs/.
+"""Write what is generated of the documentation: the tables of methods, of recipes and of sizes, and one page per method in docs/.
 
 Run: python scripts/make_docs.py [--check]      --check changes nothing and fails where something is out of date
 """
@@ -42,6 +42,19 @@ def recipes() -> str:
 
     lines = ["| recipe | what stays | published in |", "|---|---|---|"]
     return "\n".join(lines + [f"| `{n}` | {r.about} | {r.paper} |" for n, r in catalogue.recipes().items()])
+
+
+def families() -> str:
+    """How the systems of sweeps grow, as Markdown, one line each."""
+    from unlabeled.scale.families import FAMILIES
+
+    lines = ["| system | variant and settings | a size, such as | learning rate |", "|---|---|---|---|"]
+    for name, family in FAMILIES.items():
+        knob = family.knobs[len(family.knobs) // 4]
+        fixed, shape = (", ".join(f"`{k}={v}`" for k, v in some.items()) for some in (family.fixed, family.shape(knob)))
+        start = ", ".join(part for part in (family.variant and f"`{family.variant}`", fixed) if part)
+        lines.append(f"| `{name}` | {start} | {knob}: {shape} | {family.rule()} |")
+    return "\n".join(lines)
 
 
 def between(path: Path, what: str, made: str) -> str:
@@ -96,8 +109,9 @@ def _headlines(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(check: bool) -> int:
     found = [describe(name) for name in catalogue.methods()]
-    readme, guide = ROOT / "README.md", ROOT / "docs" / "curation.md"
-    wanted = {readme: between(readme, "methods", table(found)), guide: between(guide, "recipes", recipes())}
+    readme, curation, scaling = ROOT / "README.md", ROOT / "docs" / "curation.md", ROOT / "docs" / "scaling.md"
+    wanted = {readme: between(readme, "methods", table(found)), curation: between(curation, "recipes", recipes())}
+    wanted[scaling] = between(scaling, "families", families())
     wanted |= {ROOT / "docs" / "methods" / f"{one['name']}.md": page(one) for one in found}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     for path in stale:
