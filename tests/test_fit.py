@@ -156,7 +156,7 @@ def test_where_there_is_no_room_for_pilots() -> None:
     small, laptop = Choice("simclr", "small", "represent"), Choice("gpt2", "laptop", "generate")
     assert no_room(photos, small, 600) == "" and no_room(text(1e6), laptop, 600) == ""
     assert "classes" in no_room(images(), small, 600)
-    assert "less than 150 s" in no_room(text(1e6), laptop, 100)
+    assert "less than 240 s" in no_room(text(1e6), laptop, 100)
     assert "cifar is too large" in no_room(photos, Choice("simclr", "cifar", "represent"), 1e5)
     sound = Inspection("clips", "wave", 60, 60, 10**6, {"duration": Spread("seconds", 1, 2, 2)})
     assert "sound" in no_room(sound, Choice("wav2vec2", "small", "represent"), 600)

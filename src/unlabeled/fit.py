@@ -49,7 +49,7 @@ LONGEST_EVALUATION = 240.0
 # Share of the budget for all that pilots cost. Where B / D^beta is 15 % of the loss and beta 0.5, as a law of `scale` has it
 # (scale/forecast.py), a run that is 6 % shorter has a loss half a per cent higher.
 PILOTS = 0.06
-LEAST_FOR_PILOTS = 150.0  # seconds of the budget; below, pilots have hardly ten steps each
+LEAST_FOR_PILOTS = 240.0  # seconds of the budget; with less, two sizes have no time for the fewest steps of a pilot
 PILOTED = {
     "gpt2": ("laptop", "laptop-bytes"),
     "ddpm": ("laptop",),

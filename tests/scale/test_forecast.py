@@ -103,6 +103,8 @@ def test_one_size_has_no_term_in_its_parameters() -> None:
     assert (found.terms[:, 1] == 0).all()
     assert found.forecast(3e5, 1e7).holds(law(3e5, 1e7))
     assert found.forecast(3e5, 1e7).value == found.forecast(9e5, 1e7).value
+    other = posterior(points, 3e5, 1e7, sized=True)  # unless other sizes are to be foretold, as the prior has them
+    assert other is not None and other.forecast(3e6, 1e7).value < other.forecast(3e5, 1e7).value
 
 
 def test_losses_that_rise_with_length_are_no_law() -> None:

@@ -175,3 +175,11 @@ def test_of_equals_the_usual_or_the_middle_one() -> None:
     assert best.candidate is SIZES[2] and len(equal) == 3
     assert chosen(told(1.505, 1.5, 1.51, 1.7), SIZES[3])[0].candidate is SIZES[1]
     assert chosen(told(1.51, 1.6, 1.5, 1.7), SIZES[3])[0].candidate is SIZES[0]
+
+
+def test_the_first_candidates_stay_where_there_is_not_time_for_all() -> None:
+    world, setting = World(150), Setting(training=12000)
+    pilots = halve([SIZES[1], SIZES[0], *SIZES[2:]], world.run, world.left, world.guess, setting)
+    assert {p.candidate.name for p in pilots} == {"gpt2 300000", "gpt2 100000"}
+    world = World(150)  # the slow one is first and takes too long beside any other
+    assert halve([SIZES[3], SIZES[0]], world.run, world.left, world.guess, setting) == []

@@ -116,11 +116,13 @@ def posterior(
     seed: int = 0,
     prior: Prior = PRIOR,
     scales: np.ndarray | None = None,
+    sized: bool | None = None,
 ) -> Posterior | None:
     """The laws that finished runs leave possible; None where they contradict it: hardly any law with positive terms is near.
 
     params, items: the run that is to be foretold, where the shares of the prior hold. scales: its loss, as the values between
-    which nothing is preferred, by default `SCALES` times the least of the runs.
+    which nothing is preferred, by default `SCALES` times the least of the runs. sized: whether other sizes are to be foretold too,
+    by default whether the runs differ in size; if not, there is no term in N.
 
     Raises:
         ValueError: where there is neither a run nor a scale, or a number is not positive and finite.
@@ -132,7 +134,7 @@ def posterior(
         if not len(data):
             raise ValueError("A forecast needs a run, or the scale of its loss.")
         scales = SCALES * data[:, 2].min()
-    sized = len(data) == 0 or bool(np.ptp(data[:, 0]) > 0)
+    sized = len(data) == 0 or bool(np.ptp(data[:, 0]) > 0) if sized is None else sized
     alphas, for_alpha = _grid(prior.alpha, 13) if sized else (np.array([prior.alpha[0]]), np.zeros(1))
     betas, for_beta = _grid(prior.beta, 15)
     noises, for_noise = _grid(prior.noise, 7)

@@ -139,11 +139,12 @@ def halve(
 ) -> list[Pilot]:
     """Run pilots; [] where there is no time for two candidates.
 
-    run: trains a candidate for so many seconds and measures it. left: seconds left for all of it. step_seconds: a guess before
-    the first pilot. overhead: a guess of what a pilot costs besides training. Ends early where the time is gone.
+    candidates: where there is not time for all, the first ones stay. run: trains a candidate for so many seconds and measures
+    it. left: seconds left for all of it. step_seconds: a guess before the first pilot. overhead: a guess of what a pilot costs
+    besides training. Ends early where the time is gone.
     """
-    going = sorted(candidates, key=step_seconds)
-    while len(going) > 1 and _share(left(), rungs(len(going)), overhead) < FEWEST_STEPS * step_seconds(going[-1]):
+    going = list(candidates)
+    while len(going) > 1 and _share(left(), rungs(len(going)), overhead) < FEWEST_STEPS * max(map(step_seconds, going)):
         going.pop()
     pilots: list[Pilot] = []
     if len(going) < 2:
@@ -214,7 +215,8 @@ def _law(
     middle = np.exp(
         np.mean([[math.log(c.params), math.log(setting.worth(steps[c.name] * c.items))] for c in own], axis=0)
     )
-    return posterior(points, *middle.tolist(), seed=setting.seed, prior=setting.prior)
+    sized = len({c.params for c in own} | {p.params for p in points}) > 1
+    return posterior(points, *middle.tolist(), seed=setting.seed, prior=setting.prior, sized=sized)
 
 
 def _seconds(candidate: Candidate, pilots: Sequence[Pilot]) -> float:

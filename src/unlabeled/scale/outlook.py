@@ -109,21 +109,22 @@ def look_out(
     def left() -> float:
         return seconds - (time.perf_counter() - since)
 
-    candidates = [c for bench in benches for c in bench.candidates()]
+    candidates = sorted((c for bench in benches for c in bench.candidates()), key=lambda c: c.flops)
     base = next((c for c in candidates if c.system == usual and c.overrides == by_system[usual].base), None)
-    smallest = min(candidates, key=lambda c: c.flops)
+    if base is not None and usual in ENCODERS:  # systems before sizes, and whatever is not tried is not chosen
+        candidates.sort(key=lambda c: (c.size != base.size, c.flops))
     if left() <= 0:
         return f"counting the sizes took the {seconds:.0f} s that pilots may take"
+    first = candidates[0]
     try:
-        each = by_system[smallest.system].warm_up(smallest) / smallest.flops
+        each = by_system[first.system].warm_up(first) / first.flops
     except UserError as error:
         return f"the first pilot failed: {error}"
     bench = by_system[usual]
-    encoders = usual in ENCODERS
     setting = Setting(
         training,
         unique=float(len(bench.store) * bench.store.window) if bench.store.window else None,
-        any_size=not encoders,
+        any_size=usual not in ENCODERS,
         prior=bench.prior,
         seed=bench.seed,
     )
@@ -138,7 +139,7 @@ def look_out(
     failed = [f"the pilot of {p.candidate.name} failed: {p.failed}" for p in pilots if p.failed]
     if not told:
         return "; ".join(["no law goes through the pilots", *failed])
-    best, equal = chosen(told, base or smallest)
+    best, equal = chosen(told, base or first)
     tested = {t.candidate.name: t.forecast for t in tell(candidates, pilots, setting, test=True)}
     took = time.perf_counter() - since
     why = _why(best, equal, told, base, bench.unit) + failed
