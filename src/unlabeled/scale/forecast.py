@@ -121,8 +121,8 @@ def posterior(
     """The laws that finished runs leave possible; None where they contradict it: hardly any law with positive terms is near.
 
     params, items: the run that is to be foretold, where the shares of the prior hold. scales: its loss, as the values between
-    which nothing is preferred, by default `SCALES` times the least of the runs. sized: whether other sizes are to be foretold too,
-    by default whether the runs differ in size; if not, there is no term in N.
+    which nothing is preferred, by default `SCALES` times the least of the runs. sized: whether other sizes are to be foretold
+    too, by default whether the runs differ in size; if not, there is no term in N.
 
     Raises:
         ValueError: where there is neither a run nor a scale, or a number is not positive and finite.
