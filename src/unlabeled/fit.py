@@ -363,7 +363,7 @@ def _look_out(
         if choice.system == "simclr" and _preparing(source, method) < seconds / 4:
             benches += _beside("moco", choice, source, seed)
     except UserError as error:
-        return f"{error}"
+        return str(error).rstrip(".")
     training = shares(budget, spent() + seconds, choice.system).training
     return look_out(benches, seconds, training, usual=choice.system, since=began)
 
@@ -403,13 +403,15 @@ def _beside(system: str, choice: Choice, source: Source, seed: int) -> list[Benc
 
 def _preparing(source: Source, method: Any) -> float:
     """About how many seconds preparing the images again, for another system, would take on one thread."""
+    import numpy as np
+
     from unlabeled.core.errors import BadRecord
 
     part = source.split("train")
     some, began = range(0, len(part), max(1, len(part) // 64)), time.perf_counter()
     for i in some:
         try:
-            method.prepare(part[i], None)
+            method.prepare(part[i], np.random.default_rng(i))
         except BadRecord:
             continue
     return (time.perf_counter() - began) / len(some) * len(source)
