@@ -38,6 +38,8 @@ def text() -> Bench:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small sizes, few steps, and time that stands still while other processes have the processor."""
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
     sizes = Ladder((16, 32, 48), lambda n: {"width": n, "layers": 1, "heads": 1}, "{} wide")
     monkeypatch.setitem(pilots.LADDERS, "gpt2", sizes)
     monkeypatch.setattr(halving, "FEWEST_STEPS", 2)

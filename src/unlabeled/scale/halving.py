@@ -150,7 +150,7 @@ def halve(
     if len(going) < 2:
         return pilots
     plan = rungs(len(going))
-    costs = []
+    costs: list[float] = []
     for rung in range(len(plan)):
         for place, candidate in enumerate(going):
             rest = [len(going) - place, *plan[rung + 1 :]]
@@ -161,8 +161,9 @@ def halve(
                     continue
                 return pilots
             pilots.append(run(candidate, share))
-            costs.append(pilots[-1].seconds - pilots[-1].steps * pilots[-1].step_seconds)
-            overhead = max(0.0, float(np.mean(costs)))
+            if not pilots[-1].failed:
+                costs.append(max(0.0, pilots[-1].seconds - pilots[-1].steps * pilots[-1].step_seconds))
+                overhead = float(np.mean(costs))
         if rung + 1 < len(plan):
             going = better_half(going, pilots, setting, plan[rung + 1])
             if not going:
