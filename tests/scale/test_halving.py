@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -75,12 +76,24 @@ def test_the_forecast_decides_and_not_the_loss_of_the_pilots() -> None:
     setting = Setting(training=40_000)
     pilots = pilots_of(World(2000), setting)
     first = {p.candidate.name: p.loss for p in pilots[:4]}
-    assert min(first, key=first.__getitem__) in ("gpt2 100000", "gpt2 300000")  # short runs favour small models
     told = tell(SIZES, pilots, setting)
     best, _ = chosen(told, SIZES[0])
     full = {c.name: loss(c.params, 40_000 / (c.flops / RATE) * BATCH) for c in SIZES}
-    assert best.candidate.name == min(full, key=full.__getitem__) == "gpt2 3000000"
+    least = min(full.values())
+    assert full[min(first, key=first.__getitem__)] > 1.08 * least  # short runs favour small models
+    assert full[best.candidate.name] < 1.03 * least
     assert best.forecast.holds(full[best.candidate.name])
+
+
+def test_runs_that_have_hardly_begun_are_no_points_of_the_law() -> None:
+    """Large models stay on a plateau for their first steps; a law that goes through it foretells too much."""
+    setting, pilots = Setting(training=40_000), pilots_of(World(2000), Setting(training=40_000))
+    stuck = [replace(p, loss=p.loss + 2, tested=p.tested + 2) if p.steps < 300 else p for p in pilots]
+    assert 0 < sum(a is not b for a, b in zip(pilots, stuck)) < len(pilots) - 2
+    clean = [p for p in pilots if p.steps >= 300]
+    assert [t.forecast for t in tell(SIZES[:3], stuck, setting)] == [
+        t.forecast for t in tell(SIZES[:3], clean, setting)
+    ]
 
 
 def test_each_rung_takes_twice_the_time_and_half_the_candidates() -> None:

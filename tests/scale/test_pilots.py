@@ -116,7 +116,9 @@ def test_the_outlook_on_a_text(text: Bench, short: None) -> None:
     assert isinstance(found, Outlook)
     assert found.seconds <= took < 5.5
     assert found.candidate.name.startswith("gpt2 ") and found.steps > 5
-    assert {"gpt2 16 wide", "gpt2 32 wide"} <= {t.candidate.name for t in found.told}
+    assert [p.failed for p in found.pilots] == [""] * len(found.pilots)
+    assert len(found.pilots) >= 2
+    assert {p.candidate.name for p in found.pilots} <= {t.candidate.name for t in found.told}
     table = found.table()
     assert all(len(row) == len(table["columns"]) for row in table["rows"])
     assert table["rows"][table["own"]][0] == found.candidate.name
