@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,9 @@ def look_out(
         return f"counting the sizes took the {seconds:.0f} s that pilots may take"
     first = candidates[0]
     try:
-        each = by_system[first.system].warm_up(first) / first.flops
+        guess = _speed(
+            [(c.flops, by_system[c.system].warm_up(c)) for c in (first, first, candidates[len(candidates) // 2])]
+        )
     except UserError as error:
         return f"the first pilot failed: {error}"
     bench = by_system[usual]
@@ -130,9 +132,9 @@ def look_out(
     )
 
     def run(candidate: Candidate, share: float) -> Pilot:
-        return by_system[candidate.system].run(candidate, share, each * candidate.flops)
+        return by_system[candidate.system].run(candidate, share, guess(candidate))
 
-    pilots = halve(candidates, run, left, lambda c: each * c.flops, setting)
+    pilots = halve(candidates, run, left, guess, setting)
     if not pilots:
         return f"{seconds:.0f} s are too few for pilots of two candidates here"
     told = tell(candidates, pilots, setting)
@@ -153,6 +155,14 @@ def look_out(
         tuple(why),
         took,
     )
+
+
+def _speed(known: Sequence[tuple[float, float]]) -> Callable[[Candidate], float]:
+    """Seconds of a step by its FLOPs, from (FLOPs, seconds) of the smallest candidate, cold and warm, and of a larger one: a step
+    costs something whatever its size, so that seconds in proportion to FLOPs would make large candidates twice too slow."""
+    (_, _), (few, short), (many, long) = known
+    rate = max(long - short, 0.0) / (many - few) if many > few else 0.0
+    return lambda candidate: max(short + rate * (candidate.flops - few), short * min(1.0, candidate.flops / few))
 
 
 def _why(best: Told, equal: Sequence[Told], told: Sequence[Told], base: Candidate | None, unit: str) -> list[str]:
