@@ -109,7 +109,7 @@ def look_out(
     def left() -> float:
         return seconds - (time.perf_counter() - since)
 
-    candidates = sorted((c for bench in benches for c in bench.candidates()), key=lambda c: c.flops)
+    candidates = sorted((c for bench in benches for c in bench.candidates(left)), key=lambda c: c.flops)
     base = next((c for c in candidates if c.system == usual and c.overrides == by_system[usual].base), None)
     if base is not None and usual in ENCODERS:  # systems before sizes, and whatever is not tried is not chosen
         candidates.sort(key=lambda c: (c.size != base.size, c.flops))
@@ -158,10 +158,10 @@ def look_out(
 
 
 def _speed(known: Sequence[tuple[float, float]]) -> Callable[[Candidate], float]:
-    """Seconds of a step by its FLOPs, from (FLOPs, seconds) of the smallest candidate, cold and warm, and of a larger one: a step
-    costs something whatever its size, so that seconds in proportion to FLOPs would make large candidates twice too slow."""
+    """Seconds of a step by its FLOPs, from (FLOPs, seconds) of the first candidate, cold and warm, and of another: a step costs
+    something whatever its size, so that seconds in proportion to FLOPs would make large candidates twice too slow."""
     (_, _), (few, short), (many, long) = known
-    rate = max(long - short, 0.0) / (many - few) if many > few else 0.0
+    rate = max((long - short) / (many - few), 0.0) if many != few else 0.0
     return lambda candidate: max(short + rate * (candidate.flops - few), short * min(1.0, candidate.flops / few))
 
 

@@ -153,10 +153,12 @@ class Bench:
     def prior(self) -> Prior:
         return PRIOR if self.labels is None else replace(PRIOR, noise=(KNN_NOISE, PRIOR.noise[1]))
 
-    def candidates(self) -> list[Candidate]:
-        """All sizes that the data admits, the variant's own among them."""
+    def candidates(self, left: Callable[[], float] = lambda: math.inf) -> list[Candidate]:
+        """The sizes from small to large, the variant's own among them; fewer where the seconds that are left run out."""
         found, usual = [], resolve(self.kind, self.variant, self.base)
         for size in self.ladder.sizes:
+            if left() <= 0:
+                break
             shape = self.ladder.shape(size)
             same = all(getattr(usual, name) == value for name, value in shape.items())
             overrides = self.base if same else {**self.base, **shape}
