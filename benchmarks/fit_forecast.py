@@ -48,35 +48,36 @@ def measured(done: Done, seed: int) -> float:
     return bench(done.choice.system, done.choice, whole, method.spec, stores, seed).measure(method).loss
 
 
-def case(data: str, goal: Any, budget: str, seed: int, out: Path, compare: bool = True) -> dict[str, Any]:
+def case(data: str, goal: Any, budget: str, seed: int, out: Path, only: str = "") -> dict[str, Any]:
     seconds = Duration.parse(budget).amount
     rules, unfit = prepared(data, goal, seconds)
     if unfit:
         raise UserError(f"No pilots of {data} in {budget}: {unfit}.")
     made = {}
-    for pilots in (True, False)[: 1 + compare]:
+    for pilots in {"pilots": (True,), "rules": (False,)}.get(only, (True, False)):
         folder = out / f"{data}-{goal}-{'pilots' if pilots else 'rules'}"
         shutil.rmtree(folder, ignore_errors=True)
         made[pilots] = carry_out(data, budget=budget, goal=goal, out=folder, seed=seed, pilots=pilots)
-    told = made[True].forecast
     figures: dict[str, Any] = {
         "data": data,
         "goal": goal,
         "budget": budget,
         "seed": seed,
         "by rules": {"system": rules.system, "variant": rules.variant, **rules.overrides},
-        "by pilots": {"system": made[True].choice.system, **made[True].choice.overrides},
-        "why": list(made[True].choice.why),
     }
+    if True in made:
+        figures["by pilots"] = {"system": made[True].choice.system, **made[True].choice.overrides}
+        figures["why"] = list(made[True].choice.why)
     for pilots, done in made.items():
         said = "with pilots" if pilots else "by rules alone"
         taken = {"steps": done.run.status["step"], "seconds": round(done.seconds, 1)}
         figures[said] = {"reached": measured(done, seed), **taken}
-    if compare:
+    if len(made) > 1:
         reached = [figures[said]["reached"] for said in ("with pilots", "by rules alone")]
         figures["pilots over rules"] = round(reached[0] / reached[1] - 1, 4)
+    told = made[True].forecast if True in made else None
     if told is None:
-        return figures
+        return json.loads(json.dumps(figures))
     figures |= {
         "unit": told["unit"],
         "pilots' share of the budget": told["share"],
@@ -95,12 +96,12 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=CASES, metavar="DATA:GOAL")
     parser.add_argument("--budget", default="5m")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pilots-only", action="store_true", help="no second run by rules alone")
+    parser.add_argument("--only", choices=["pilots", "rules"], default="", help="one of the two runs")
     parser.add_argument("--out", type=Path, default=Path("runs/fit-forecast"))
     asked = parser.parse_args()
     for name in asked.cases:
         data, _, goal = name.rpartition(":")
-        record("fit-forecast", case(data, goal, asked.budget, asked.seed, asked.out, not asked.pilots_only))
+        record("fit-forecast", case(data, goal, asked.budget, asked.seed, asked.out, asked.only))
 
 
 if __name__ == "__main__":
