@@ -196,3 +196,17 @@ def test_the_first_candidates_stay_where_there_is_not_time_for_all() -> None:
     assert {p.candidate.name for p in pilots} == {"gpt2 300000", "gpt2 100000"}
     world = World(150)  # the slow one is first and takes too long beside any other
     assert halve([SIZES[3], SIZES[0]], world.run, world.left, world.guess, setting) == []
+
+
+def test_the_speed_of_a_size_without_pilot_is_guessed_from_the_nearest() -> None:
+    """A step costs something whatever its size: in proportion to FLOPs, large candidates would seem too slow."""
+    small, larger = SIZES[0], SIZES[1]
+    pilots = [Pilot(small, steps, 0.4, 40, at, at) for steps, at in ((100, 3.0), (200, 2.8))]
+
+    def guess(candidate: Candidate) -> float:
+        return 0.1 + candidate.flops / RATE  # 0.16 and 0.28 s; what ran was two and a half times as slow
+
+    steps = {t.candidate.name: t.steps for t in tell([small, larger], pilots, Setting(1000, guess=guess))}
+    assert steps == {small.name: 2500, larger.name: int(1000 / (0.28 * 0.4 / 0.16))}
+    steps = {t.candidate.name: t.steps for t in tell([small, larger], pilots, Setting(1000))}
+    assert steps[larger.name] == int(1000 / 1.2)

@@ -91,11 +91,13 @@ class Pilot:
 @dataclass(frozen=True)
 class Setting:
     """What a candidate meets at full length. training: seconds. unique: different items, where repetition counts less, or None.
-    any_size: whether candidates without a pilot may be chosen."""
+    any_size: whether candidates without a pilot may be chosen. guess: seconds of a step before any pilot, which say how those of
+    candidates without one lie to the others'; None where seconds are in proportion to FLOPs."""
 
     training: float
     unique: float | None = None
     any_size: bool = True
+    guess: Callable[[Candidate], float] | None = None
     prior: Prior = PRIOR
     seed: int = 0
 
@@ -199,7 +201,7 @@ def tell(candidates: Sequence[Candidate], pilots: Sequence[Pilot], setting: Sett
         own = [c for c in own if near and min(near) / REACH <= c.params <= max(near) * REACH]
         if not setting.any_size:
             own = [c for c in own if any(p.candidate.name == c.name for p in sound)]
-        steps = {c.name: int(setting.training / _seconds(c, sound)) for c in own} if sound else {}
+        steps = {c.name: int(setting.training / _seconds(c, sound, setting.guess)) for c in own} if sound else {}
         own = [c for c in own if steps.get(c.name, 0) >= FEWEST_FULL_STEPS]
         law = _law(own, sound, steps, setting, test)
         for c in own if law else ():
@@ -228,17 +230,18 @@ def _law(
     return posterior(points, *middle.tolist(), seed=setting.seed, prior=setting.prior, sized=sized)
 
 
-def _seconds(candidate: Candidate, pilots: Sequence[Pilot]) -> float:
-    """Of a step of a candidate: as its longest pilot had it, else between or beyond the others by FLOPs."""
+def _seconds(candidate: Candidate, pilots: Sequence[Pilot], guess: Callable[[Candidate], float] | None) -> float:
+    """Of a step of a candidate: as its longest pilot had it, else as guessed, times how much slower than guessed the pilots
+    were that are nearest to it in FLOPs."""
     own = [p for p in pilots if p.candidate.name == candidate.name]
     if own:
         return max(own, key=lambda p: p.steps).step_seconds
-    known = {p.candidate.flops: p.step_seconds for p in sorted(pilots, key=lambda p: p.steps)}
-    flops = sorted(known)
-    if not flops[0] <= candidate.flops <= flops[-1]:
-        near = flops[0] if candidate.flops < flops[0] else flops[-1]
-        return known[near] * candidate.flops / near
-    return float(np.exp(np.interp(math.log(candidate.flops), np.log(flops), np.log([known[f] for f in flops]))))
+
+    def of(c: Candidate) -> float:
+        return c.flops if guess is None else guess(c)
+
+    near = min(pilots, key=lambda p: (abs(math.log(p.candidate.flops / candidate.flops)), -p.steps))
+    return of(candidate) * near.step_seconds / of(near.candidate)
 
 
 def chosen(told: Sequence[Told], usual: Candidate) -> tuple[Told, list[Told]]:

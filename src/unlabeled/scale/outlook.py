@@ -127,6 +127,7 @@ def look_out(
         training,
         unique=float(len(bench.store) * bench.store.window) if bench.store.window else None,
         any_size=usual not in ENCODERS,
+        guess=guess,
         prior=bench.prior,
         seed=bench.seed,
     )
