@@ -25,7 +25,7 @@ class Record:
     id: stable name, unique within the source (a relative path, `file.jsonl:17`, `train/123`).
     fields: by kind: "image" holds encoded bytes or a uint8 array (height, width[, channels]); "text" a str;
         "wave" encoded bytes or a float32 array (samples,) with "rate" in hertz beside it; "caption" a str.
-    label: class for evaluation only, -1 if unknown. No method ever sees it.
+    label: class, to evaluate and compare with, -1 if unknown. No method ever sees it.
     """
 
     id: str

@@ -41,7 +41,7 @@ class Inspection:
     bytes: of all records as they are stored; scaled up from the checked ones if they are fewer.
     extents: image height and width in pixels, document length in characters, or duration in seconds.
     channels: "grey" and "colour" images, or "mono" and "stereo" recordings, with how many of the checked ones.
-    classes: how many records each class has; for evaluation only.
+    classes: how many records each class has; no method sees them.
     samples: id and preview of a few records.
     duplicates: ids that hold exactly the same content, group by group, among the checked ones.
     blank: ids of checked records that can be read but hold nothing: one colour, silence, only spaces.

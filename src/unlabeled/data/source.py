@@ -28,7 +28,7 @@ class Quarantined:
 class Source:
     """A pile of data. Subclasses give `kind`, `name`, `__len__`, `__getitem__`, `spec` and `identity`.
 
-    labels: (n,) int64, -1 where unknown, or None; used for evaluation only. classes: their names.
+    labels: (n,) int64, -1 where unknown, or None; no method sees them. classes: their names.
     official: names of the splits a data set comes with, as index arrays ({"train": ..., "test": ...}), or empty.
     quarantined: what was refused while listing (wrong extension, path tricks); what fails at decoding comes later.
     """
