@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CORPUS := $(HOME)/.cache/unlabeled/corpus
+STUDIES := runs/studies
 
 .PHONY: demo test check bench docs clean
 
@@ -36,6 +37,10 @@ bench: .venv/.tools
 	$(BIN)/python benchmarks/curate_engines.py $(CORPUS)/documents/kernel-rst
 	$(BIN)/python benchmarks/curate_duplicates.py 5
 	$(BIN)/python benchmarks/scale_fit.py
+	$(BIN)/python benchmarks/scale_study.py gpt2 kernel-docs --budget 7.1e14flops --budgets 5 --ratio 3.1 --sizes 7 --spacing 1.9 --out $(STUDIES)/gpt2
+	$(BIN)/python benchmarks/scale_study.py vae fashion-mnist --budget 9m --budgets 5 --sizes 6 --out $(STUDIES)/vae
+	$(BIN)/python benchmarks/scale_encoder.py simclr fashion-mnist --budget 10m --out $(STUDIES)/simclr
+	$(BIN)/python benchmarks/fit_forecast.py --budget 8m
 	for run in $$($(BIN)/python benchmarks/learn.py --list); do $(BIN)/python benchmarks/learn.py $$run || exit 1; done
 
 docs: .venv/.package
