@@ -17,7 +17,8 @@ from unlabeled.data.source import Source
 from unlabeled.data.store import Store, build
 from unlabeled.model import source_of
 from unlabeled.scale import halving, outlook, pilots
-from unlabeled.scale.halving import Candidate
+from unlabeled.scale.forecast import PRIOR
+from unlabeled.scale.halving import Candidate, Pilot
 from unlabeled.scale.outlook import Outlook, look_out
 from unlabeled.scale.pilots import Bench, Ladder, Part, slices
 
@@ -180,3 +181,32 @@ def test_the_guess_of_a_step_knows_that_every_step_costs_something() -> None:
     assert turned(Candidate("gpt2", "laptop", {}, "", 1, 57e9, 1)) == pytest.approx(0.145)
     level = outlook._speed([(9e9, 0.9), (9e9, 0.06), (9e9, 0.05)])
     assert level(Candidate("gpt2", "laptop", {}, "", 1, 20e9, 1)) == pytest.approx(0.06)
+
+
+class Encoders:
+    """A bench that says what its candidates are, and reaches with each what it is told to."""
+
+    base: dict = {}
+    unit, seed, prior = "kNN error", 0, PRIOR
+
+    def __init__(self, system: str, reached: float, slow: float = 0.01) -> None:
+        self.system, self.reached, self.slow, self.store = system, reached, slow, type("", (), {"window": None})
+
+    def candidates(self, left) -> list[Candidate]:
+        made = [("of 16 channels", 1e5, {"conv_widths": 16}), ("of 32 channels", 4e5, {})]
+        return [Candidate(self.system, "small", over, size, int(n), n * 1e4, 256) for size, n, over in made]
+
+    def warm_up(self, candidate: Candidate) -> float:
+        return self.slow
+
+    def run(self, candidate: Candidate, seconds: float, each: float) -> Pilot:
+        failed = "" if self.reached else "it diverged"
+        return Pilot(candidate, 100, self.slow, 0.1, self.reached, self.reached, failed)
+
+
+def test_of_encoders_what_the_rules_take_is_tried_first_and_stays_unless_it_is_beaten() -> None:
+    found = look_out([Encoders("simclr", 0.30), Encoders("moco", 0.20)], 20.0, 400.0, usual="simclr")  # type: ignore[list-item]
+    assert isinstance(found, Outlook) and found.pilots[0].candidate.name == "simclr of 32 channels"
+    assert found.candidate.system == "moco"
+    untried = look_out([Encoders("simclr", 0.0), Encoders("moco", 0.20)], 20.0, 400.0, usual="simclr")  # type: ignore[list-item]
+    assert isinstance(untried, str) and "simclr of 32 channels, which the rules take" in untried

@@ -112,7 +112,7 @@ def look_out(
     candidates = sorted((c for bench in benches for c in bench.candidates(left)), key=lambda c: c.flops)
     base = next((c for c in candidates if c.system == usual and c.overrides == by_system[usual].base), None)
     if base is not None and usual in ENCODERS:  # systems before sizes, and whatever is not tried is not chosen
-        candidates.sort(key=lambda c: (c.size != base.size, c.flops))
+        candidates.sort(key=lambda c: (c is not base, c.size != base.size, c.flops))
     if left() <= 0:
         return f"counting the sizes took the {seconds:.0f} s that pilots may take"
     first = candidates[0]
@@ -138,6 +138,10 @@ def look_out(
     pilots = halve(candidates, run, left, guess, setting)
     if not pilots:
         return f"{seconds:.0f} s are too few for pilots of two candidates here"
+    if base is not None and usual in ENCODERS and all(p.failed or p.candidate.name != base.name for p in pilots):
+        return (
+            f"there was no time for {base.name}, which the rules take, and nothing else is taken unless it beats that"
+        )
     told = tell(candidates, pilots, setting)
     failed = [f"the pilot of {p.candidate.name} failed: {p.failed}" for p in pilots if p.failed]
     if not told:
