@@ -17,8 +17,8 @@ from unlabeled.data.source import Source
 from unlabeled.data.store import Store, build
 from unlabeled.model import source_of
 from unlabeled.scale import halving, outlook, pilots
-from unlabeled.scale.forecast import PRIOR
-from unlabeled.scale.halving import Candidate, Pilot
+from unlabeled.scale.forecast import PRIOR, Forecast
+from unlabeled.scale.halving import Candidate, Pilot, Setting, Told
 from unlabeled.scale.outlook import Outlook, look_out
 from unlabeled.scale.pilots import Bench, Ladder, Part, slices
 
@@ -210,3 +210,10 @@ def test_of_encoders_what_the_rules_take_is_tried_first_and_stays_unless_it_is_b
     assert found.candidate.system == "moco"
     untried = look_out([Encoders("simclr", 0.0), Encoders("moco", 0.20)], 20.0, 400.0, usual="simclr")  # type: ignore[list-item]
     assert isinstance(untried, str) and "simclr of 32 channels, which the rules take" in untried
+
+
+def test_text_that_will_be_seen_too_often_is_warned_of() -> None:
+    best = Told(Candidate("gpt2", "laptop", {}, "", 1, 1.0, 4096), 1000, Forecast(4.0, 3.0, 5.0))
+    assert not outlook._often(best, Setting(300.0, unique=1.1e6)) and not outlook._often(best, Setting(300.0))
+    (said,) = outlook._often(best, Setting(300.0, unique=3e5))
+    assert "14 times" in said and "shorter budget" in said
