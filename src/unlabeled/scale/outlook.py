@@ -180,8 +180,8 @@ def _often(best: Told, setting: Setting) -> list[str]:
     if times <= AS_NEW:
         return []
     return [
-        f"it will see its text {times:.0f} times; beyond {AS_NEW} the held-out loss may rise again, which no forecast knows: give "
-        "more text, or a shorter budget"
+        f"it will see its text {times:.0f} times; beyond {AS_NEW} the held-out loss may rise again, which no forecast knows: "
+        "give more text, or a shorter budget"
     ]
 
 
