@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from unlabeled.core import catalogue
 from unlabeled.core.config import resolve
 from unlabeled.core.errors import UserError
+from unlabeled.core.method import Method
 from unlabeled.data.source import Source
 from unlabeled.data.store import Store, build
 from unlabeled.model import source_of
@@ -23,7 +25,7 @@ from unlabeled.scale.outlook import Outlook, look_out
 from unlabeled.scale.pilots import Bench, Ladder, Part, slices
 
 
-def prepared(system: str, data: object, **overrides) -> tuple[object, Source, Source, Store, Store]:
+def prepared(system: str, data: object, **overrides) -> tuple[Method, Source, Source, Store, Store]:
     kind = catalogue.method(system)
     whole = source_of(data)
     train, test = whole.split("train"), whole.split("test")
@@ -35,7 +37,7 @@ def prepared(system: str, data: object, **overrides) -> tuple[object, Source, So
 @pytest.fixture(scope="module")
 def text() -> Bench:
     method, _, _, store, test = prepared("gpt2", "moby-dick", tokenizer="bytes")
-    return Bench("gpt2", "tiny", {"tokenizer": "bytes"}, method.spec, store, test)  # type: ignore[attr-defined]
+    return Bench("gpt2", "tiny", {"tokenizer": "bytes"}, method.spec, store, test)
 
 
 @pytest.fixture
@@ -146,11 +148,12 @@ def test_encoders_are_compared_by_classes_of_training_examples(monkeypatch: pyte
     method, train, test, store, tests = prepared("simclr", "fashion")
     asked = []
     monkeypatch.setattr(pilots, "knn_error", lambda m, bank, queries: asked.append((bank, queries)) or "measured")
+    assert train.labels is not None and test.labels is not None
     labels = (train.labels, test.labels)
-    bench = Bench("simclr", "tiny", {}, method.spec, store, tests, labels=labels)  # type: ignore[attr-defined,arg-type]
+    bench = Bench("simclr", "tiny", {}, method.spec, store, tests, labels=labels)
     assert bench.unit == "kNN error"
-    bench.measure(method, held=True)  # type: ignore[arg-type]
-    bench.measure(method)  # type: ignore[arg-type]
+    bench.measure(method, held=True)
+    bench.measure(method)
     (bank, chooses), (same, foretold) = asked
     assert bank is same and bank.store is store and chooses.store is store and foretold.store is tests
     learned, held = slices(len(store), pilots.QUERIES)
@@ -161,7 +164,7 @@ def test_encoders_are_compared_by_classes_of_training_examples(monkeypatch: pyte
 def test_too_little_data_for_pilots() -> None:
     method, _, _, store, test = prepared("ddpm", np.zeros((100, 16, 16), np.uint8))
     with pytest.raises(UserError, match="too few to hold some out"):
-        Bench("ddpm", "tiny", {}, method.spec, store, test)  # type: ignore[attr-defined]
+        Bench("ddpm", "tiny", {}, method.spec, store, test)
 
 
 def test_numbers_are_short_and_their_intervals_alike() -> None:
@@ -204,11 +207,15 @@ class Encoders:
         return Pilot(candidate, 100, self.slow, 0.1, self.reached, self.reached, failed)
 
 
+def benches(simclr: float) -> list[Any]:
+    return [Encoders("simclr", simclr), Encoders("moco", 0.20)]
+
+
 def test_of_encoders_what_the_rules_take_is_tried_first_and_stays_unless_it_is_beaten() -> None:
-    found = look_out([Encoders("simclr", 0.30), Encoders("moco", 0.20)], 20.0, 400.0, usual="simclr")  # type: ignore[list-item]
+    found = look_out(benches(0.30), 20.0, 400.0, usual="simclr")
     assert isinstance(found, Outlook) and found.pilots[0].candidate.name == "simclr of 32 channels"
     assert found.candidate.system == "moco"
-    untried = look_out([Encoders("simclr", 0.0), Encoders("moco", 0.20)], 20.0, 400.0, usual="simclr")  # type: ignore[list-item]
+    untried = look_out(benches(0.0), 20.0, 400.0, usual="simclr")
     assert isinstance(untried, str) and "simclr of 32 channels, which the rules take" in untried
 
 

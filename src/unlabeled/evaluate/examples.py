@@ -54,10 +54,10 @@ def batches(method: Method, examples: Examples, size: int = _BATCH) -> Iterator[
         yield {name: tensor.to(device()) for name, tensor in batch.items()}
 
 
-def embedded(method: Method, examples: Examples) -> np.ndarray:
-    """(n, width) float32 features."""
+def embedded(method: Method, examples: Examples, size: int = _BATCH) -> np.ndarray:
+    """(n, width) float32 features, of up to `size` examples at a time."""
     with torch.no_grad():
-        parts = [method.embed(batch).float().cpu().numpy() for batch in batches(method, examples)]  # type: ignore[attr-defined]
+        parts = [method.embed(batch).float().cpu().numpy() for batch in batches(method, examples, size)]  # type: ignore[attr-defined]
     return np.concatenate(parts)
 
 

@@ -27,7 +27,7 @@ from unlabeled.data.order import mix
 from unlabeled.data.source import Source
 from unlabeled.data.store import Store
 from unlabeled.evaluate import knn
-from unlabeled.evaluate.examples import Examples, batches, chosen
+from unlabeled.evaluate.examples import Examples, chosen, embedded
 from unlabeled.parallel.world import device
 
 __all__ = ["HeldOut", "Measure", "held_out", "knn_error", "labelled", "unit_of"]
@@ -113,17 +113,13 @@ def labelled(method: Method, parts: Mapping[str, tuple[Source, Store]], queries:
     return found[0], found[1]
 
 
-@torch.no_grad()
 def knn_error(method: Method, bank: Examples, queries: Examples) -> HeldOut:
     """The share of queries whose class the 20 nearest examples of the bank get wrong, votes weighted with exp(cosine / 0.07)."""
     assert bank.labels is not None and queries.labels is not None
     began, training = time.perf_counter(), method.training
     method.eval()
     size = min(AT_ONCE, method.config.batch) if method.ragged else AT_ONCE  # long recordings are padded to the longest
-    x, q = (
-        np.concatenate([method.embed(b).float().cpu().numpy() for b in batches(method, part, size)])  # type: ignore[attr-defined]
-        for part in (bank, queries)
-    )
+    x, q = (embedded(method, part, size) for part in (bank, queries))
     method.train(training)
     wrong = float((knn.predict(x, bank.labels, q) != queries.labels).mean())
     spread = math.sqrt(wrong * (1 - wrong) / len(queries))
